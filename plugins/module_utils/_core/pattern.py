@@ -1,0 +1,53 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Glob patterns on ``schema.table``, the two halves matched apart so that no ``*`` crosses the dot."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass
+
+from .errors import AuditError
+
+_HALF = r'(?:"(?:[^"]|"")+"|[^."]+)'
+_PATTERN = re.compile(rf"({_HALF})\.({_HALF})")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A pattern as written, and its two halves; a half in double quotes is an exact name, whatever it holds."""
+
+    text: str
+    schema: str
+    table: str
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> Pattern:
+        match = _PATTERN.fullmatch(text)
+        if not match:
+            raise AuditError(
+                f"{where}: {text!r} is not `schema.table`; write for example 'public.users', 'billing.*', "
+                "or '\"odd.schema\".\"odd table\"' for a name that holds a dot"
+            )
+        return cls(text, *match.groups())
+
+    def matches(self, schema: str, table: str) -> bool:
+        return _matches(self.schema, schema) and _matches(self.table, table)
+
+    @property
+    def exact(self) -> bool:
+        """True when the pattern can only ever mean one table."""
+        return not (_is_glob(self.schema) or _is_glob(self.table))
+
+
+def _is_glob(half: str) -> bool:
+    return not half.startswith('"') and any(character in half for character in "*?[")
+
+
+def _matches(half: str, name: str) -> bool:
+    if half.startswith('"'):
+        return name == half[1:-1].replace('""', '"')
+    return fnmatch.fnmatchcase(name, half)

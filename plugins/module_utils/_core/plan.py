@@ -1,0 +1,60 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A plan: what has to be done, in which order, and why. Made without a server, carried out by an engine's apply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .sql import Sql
+
+
+@dataclass(frozen=True)
+class Step:
+    """One statement and the difference that it removes.
+
+    :ivar problem: the kind of difference, in verify's terms (missing, altered, disabled, grant, ...).
+    """
+
+    statement: Sql
+    reason: str
+    problem: str = "missing"
+
+
+@dataclass
+class Transaction:
+    """Steps that succeed or fail together, and what the user calls them (a table, "trail", ...).
+
+    :ivar required: later transactions build on this one, so that its failure ends the run.
+    """
+
+    subject: str
+    required: bool = False
+    steps: list[Step] = field(default_factory=list)
+
+    def add(self, statement: Sql, reason: str, problem: str = "missing") -> None:
+        self.steps.append(Step(statement, reason, problem))
+
+
+@dataclass
+class Plan:
+    """Transactions in order; an empty plan means that the server is as asked."""
+
+    transactions: list[Transaction] = field(default_factory=list)
+
+    def transaction(self, subject: str, required: bool = False) -> Transaction:
+        """Append and return a new transaction; it is left out of the plan while it has no steps."""
+        transaction = Transaction(subject, required)
+        self.transactions.append(transaction)
+        return transaction
+
+    def steps(self) -> list[Step]:
+        return [step for transaction in self.transactions for step in transaction.steps]
+
+    def subjects(self) -> list[str]:
+        return [transaction.subject for transaction in self.transactions if transaction.steps]
+
+    def __bool__(self) -> bool:
+        return any(transaction.steps for transaction in self.transactions)

@@ -1,0 +1,112 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Carries out a plan in the server: one transaction a subject, lock timeouts, retries, three round trips in all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from .._core.errors import AuditError
+from .._core.plan import Plan, Transaction
+from .session import Session
+
+try:
+    import psycopg2
+except ImportError:
+    psycopg2 = None  # reported by the module frame before anything here runs
+
+# The loop runs in the server, so that a thousand tables cost as many round trips as one. Each unit is committed on
+# its own and holds its locks only that long; one that cannot get a lock leaves its table exactly as it was.
+_APPLY = """
+DO $dbfleet$
+DECLARE
+  v_plan     CONSTANT jsonb := current_setting('dbfleet.plan')::jsonb;
+  v_unit     jsonb;
+  v_attempt  int;
+  v_state    text;
+  v_message  text;
+  v_failures jsonb := '[]';
+BEGIN
+  <<units>>
+  FOR v_index IN 0 .. jsonb_array_length(v_plan -> 'units') - 1 LOOP
+    v_unit := v_plan -> 'units' -> v_index;
+    v_attempt := 0;
+    LOOP
+      v_state := NULL;
+      BEGIN
+        PERFORM set_config('lock_timeout', v_plan ->> 'lock_timeout', true);
+        EXECUTE v_unit ->> 'sql';
+      EXCEPTION WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
+      END;
+      COMMIT;
+      EXIT WHEN v_state IS NULL;
+      v_attempt := v_attempt + 1;
+      EXIT WHEN v_state NOT IN ('55P03', '40P01') OR v_attempt > (v_plan ->> 'lock_retries')::int;
+      PERFORM pg_sleep(least(0.2 * v_attempt, 2));
+    END LOOP;
+    IF v_state IS NOT NULL THEN
+      v_failures := v_failures || jsonb_build_object(
+        'subject', v_unit ->> 'subject', 'sqlstate', v_state, 'message', v_message);
+      EXIT units WHEN (v_unit ->> 'required')::boolean;
+    END IF;
+  END LOOP units;
+  PERFORM set_config('dbfleet.plan', '', false), set_config('dbfleet.failures', v_failures::text, false);
+END
+$dbfleet$
+"""
+
+_LOCK_STATES = ("55P03", "40P01")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A transaction that the server refused; its table is as it was before."""
+
+    subject: str
+    sqlstate: str
+    message: str
+
+    def explain(self) -> str:
+        """Return the failure as a person reads it in the result."""
+        if self.sqlstate in _LOCK_STATES:
+            return "locked by another session for longer than lock_timeout, lock_retries times over"
+        return self.message
+
+
+def statements(plan: Plan, session: Session) -> list[str]:
+    """Return the plan as SQL text, statement by statement, exactly as :func:`apply` sends it."""
+    return [step.statement.render(session).strip() for step in plan.steps()]
+
+
+def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) -> list[Failure]:
+    """Execute the plan; return the transactions that failed.
+
+    :raises AuditError: when a transaction that the rest builds on fails, with what the server said.
+    """
+    units = [_unit(transaction, session) for transaction in plan.transactions if transaction.steps]
+    document = {"units": units, "lock_timeout": f"{int(lock_timeout * 1000)}ms", "lock_retries": lock_retries}
+    session.one("SELECT set_config('dbfleet.plan', %(plan)s, false)", {"plan": json.dumps(document)})
+    try:
+        session.execute(_APPLY)
+    except psycopg2.errors.UndefinedObject:
+        raise AuditError(
+            f"{session.database}: the server forgot this session between two statements, as a pooler in transaction "
+            "mode does (pgbouncer); give login_host and login_port of the server itself"
+        ) from None
+    reported = json.loads(session.one("SELECT current_setting('dbfleet.failures')")[0])
+    failures = [Failure(entry["subject"], entry["sqlstate"], entry["message"]) for entry in reported]
+    required = {transaction.subject for transaction in plan.transactions if transaction.required}
+    for failure in failures:
+        if failure.subject in required:
+            raise AuditError(f"{session.database}: {failure.subject}: {failure.explain()}; nothing was changed")
+    return failures
+
+
+def _unit(transaction: Transaction, session: Session) -> dict[str, Any]:
+    text = ";\n".join(step.statement.render(session).strip() for step in transaction.steps)
+    return {"subject": transaction.subject, "sql": text, "required": transaction.required}

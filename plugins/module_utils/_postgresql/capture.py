@@ -1,0 +1,277 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The capture function of a policy: what the policy asks for is its text, what a table adds comes as arguments.
+
+Arguments of every capture trigger, in order: schema and table to report (empty: those of the trigger's own table;
+given for partitioned tables, whose partitions fire the trigger), redacted columns, hashed columns (both as text[]),
+then one argument for each column of the key. Columns are found by name in the row's JSON, so that adding, dropping
+or renaming one never breaks a write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from .._core.policy import Policy
+from .._core.sql import Identifier, Joined, Literal, Sql, sql
+from .function import SAFE_PATH, WRITER, Function
+
+#: What the text of a value depends on in a session; a record must not.
+_PINNED = (
+    SAFE_PATH,
+    ("TimeZone", "UTC"),
+    ("DateStyle", "ISO"),
+    ("IntervalStyle", "postgres"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "hex"),
+    ("quote_all_identifiers", "off"),
+)
+
+#: Keeps pgaudit from logging the INSERT into the log, with the values in it, once more for every row.
+_PGAUDIT_SILENT = ("pgaudit.log", "none")
+
+_PREFIX = "capture_"
+
+_DECLARE = """
+DECLARE
+  v_schema   CONSTANT text := coalesce(nullif(TG_ARGV[0], ''), TG_TABLE_SCHEMA);
+  v_table    CONSTANT text := coalesce(nullif(TG_ARGV[1], ''), TG_TABLE_NAME);
+  v_context  jsonb;
+  v_user     text;
+  v_client   inet;
+"""
+
+_CONTEXT = """
+  IF {schema}.has_context() THEN
+    v_context := {schema}.current_context();
+    v_user := v_context ->> 'user';
+    v_client := {schema}.try_inet(v_context ->> 'ip_address');
+    v_context := nullif(v_context - ARRAY['user', 'ip_address'], '{}');
+  END IF;
+"""
+
+_REQUIRE = """
+  IF {condition}({missing}) THEN
+    RAISE EXCEPTION '% on %.% needs an audit context with {keys}', TG_OP, v_schema, v_table
+      USING ERRCODE = 'insufficient_privilege',
+            HINT = 'Call SELECT audit.set_context(''{"user": "...", ...}'') at the start of the transaction.';
+  END IF;
+"""
+
+# From here on the values are in variables of our own: OLD and NEW must not stand in an SQL statement, where pgaudit
+# would log the whole row with every column that is about to be redacted.
+_ROW_IMAGES = """
+  v_old := to_jsonb(OLD);
+  v_new := to_jsonb(NEW);
+"""
+
+_ROW_MASK = """
+  IF TG_ARGV[2] <> '{}' OR TG_ARGV[3] <> '{}' THEN
+    IF TG_OP = 'UPDATE' THEN
+      v_hidden := {schema}.hidden_changes(v_old, v_new, TG_ARGV[2]::text[]);
+    END IF;
+    v_old := {schema}.mask(v_old, TG_ARGV[2]::text[], TG_ARGV[3]::text[]);
+    v_new := {schema}.mask(v_new, TG_ARGV[2]::text[], TG_ARGV[3]::text[]);
+  END IF;
+"""
+
+_ROW_KEY = """
+  v_record := CASE TG_NARGS
+    WHEN 5 THEN coalesce(v_new, v_old) ->> TG_ARGV[4]
+    WHEN 4 THEN NULL
+    ELSE {schema}.composite_key(coalesce(v_new, v_old), TG_ARGV[4:])
+  END;
+"""
+
+# jsonb calls 1.0 and 1.00 equal, hence the text.
+_ROW_LEFT_OUT = """
+  v_old := {old};
+  v_new := {new};
+  IF TG_OP = 'UPDATE' AND v_old = v_new AND v_old::text = v_new::text AND v_hidden IS NULL THEN
+    RETURN NULL;
+  END IF;
+"""
+
+_ROW_CHANGED_ONLY = """
+  IF TG_OP = 'UPDATE' THEN
+    v_new := {schema}.difference(v_old, v_new, v_hidden);
+  END IF;
+"""
+
+_INSERT = """
+  INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, schema_name, table_name, record_id,
+    old_values, new_values, hidden_changes, changed_by, db_user, client_ip, application_name, context, policy_id)
+"""
+
+_ROW_INSERT = (
+    _INSERT
+    + """  VALUES (clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table, v_record,
+    v_old, v_new, v_hidden, coalesce(v_user, session_user), session_user, coalesce(v_client, inet_client_addr()),
+    current_setting('application_name'), v_context, {policy_id});
+"""
+)
+
+# OFFSET 0 keeps the planner from computing an image once for every place it is used in. The transition tables hold
+# old and new rows in the same order, which is what pairs them: a key may be missing, or be what was changed.
+_STATEMENT_INSERT = (
+    """
+  IF TG_OP = 'UPDATE' THEN"""
+    + _INSERT
+    + """    SELECT clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table, {key},
+      i.old_image, {new_values}, i.hidden, coalesce(v_user, session_user), session_user, coalesce(v_client, inet_client_addr()),
+    current_setting('application_name'),
+      v_context, {policy_id}
+    FROM (
+      SELECT {old_image} AS old_image, {new_image} AS new_image, {full_image} AS full_image,
+        CASE WHEN v_redacted <> '{}' THEN {schema}.hidden_changes(to_jsonb(o), to_jsonb(n), v_redacted) END AS hidden
+      FROM (SELECT row_number() OVER () AS position, t AS o FROM old_rows AS t) AS a
+      JOIN (SELECT row_number() OVER () AS position, t AS n FROM new_rows AS t) AS b USING (position)
+      WHERE NOT o *= n
+      OFFSET 0
+    ) AS i{changed_only};
+  ELSIF TG_OP = 'INSERT' THEN"""
+    + _INSERT
+    + """    SELECT clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table, {key},
+      NULL, i.new_image, NULL, coalesce(v_user, session_user), session_user, coalesce(v_client, inet_client_addr()),
+    current_setting('application_name'),
+      v_context, {policy_id}
+    FROM (SELECT {new_image} AS new_image, {full_image} AS full_image FROM new_rows AS n OFFSET 0) AS i;
+  ELSIF TG_OP = 'DELETE' THEN"""
+    + _INSERT
+    + """    SELECT clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table, {key},
+      i.old_image, NULL, NULL, coalesce(v_user, session_user), session_user, coalesce(v_client, inet_client_addr()),
+    current_setting('application_name'),
+      v_context, {policy_id}
+    FROM (SELECT {old_image} AS old_image, {full_old_image} AS full_image FROM old_rows AS o OFFSET 0) AS i;
+  ELSE"""
+    + _INSERT
+    + """    VALUES (clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table, NULL,
+      NULL, NULL, NULL, coalesce(v_user, session_user), session_user, coalesce(v_client, inet_client_addr()),
+    current_setting('application_name'), v_context, {policy_id});
+  END IF;
+"""
+)
+
+_STATEMENT_CHANGED_ONLY = """
+    WHERE i.old_image::text <> i.new_image::text OR i.hidden IS NOT NULL"""
+
+_STATEMENT_KEY = """CASE TG_NARGS
+        WHEN 5 THEN i.full_image ->> TG_ARGV[4]
+        WHEN 4 THEN NULL
+        ELSE {schema}.composite_key(i.full_image, TG_ARGV[4:])
+      END"""
+
+# The write goes through, and that its record is missing is itself on record, or, should that fail as well, in the
+# server's log and the client's hands.
+_WARN = """
+  BEGIN{capture}  EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
+    RAISE WARNING 'audit: % on %.% was not recorded: % (%)', TG_OP, v_schema, v_table, v_message, v_state;
+    BEGIN
+      INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, schema_name, table_name, new_values,
+        changed_by, db_user, client_ip, application_name, policy_id)
+      VALUES (clock_timestamp(), pg_current_xact_id(), 'EVENT', v_schema, v_table,
+        jsonb_build_object('event', 'audit_failure', 'operation', TG_OP, 'sqlstate', v_state, 'error', v_message),
+        coalesce(v_user, session_user), session_user, coalesce(v_client, inet_client_addr()),
+    current_setting('application_name'), {policy_id});
+    EXCEPTION WHEN OTHERS THEN
+      RAISE WARNING 'audit: nor could the failure be recorded: %', SQLERRM;
+    END;
+  END;
+"""
+
+
+def capture_name(policy: Policy) -> str:
+    """Return the name of a policy's function: readable, and the same for as long as the policy keeps its name."""
+    slug = re.sub(r"[^a-z0-9]+", "_", policy.name.lower()).strip("_")[:32].rstrip("_")
+    digest = hashlib.sha256(policy.name.encode()).hexdigest()[:8]
+    # The two kinds read different things, so that a trigger of the one must never meet a function of the other.
+    kind = "" if policy.capture == "row" else "statement_"
+    return f"{_PREFIX}{kind}{slug}_{digest}" if slug else f"{_PREFIX}{kind}{digest}"
+
+
+def is_capture(function: str) -> bool:
+    return function.startswith(_PREFIX)
+
+
+def capture_function(policy: Policy, policy_id: int, schema: str, silence_pgaudit: bool) -> Function:
+    """Return the capture function of a policy version."""
+    place = {"schema": Identifier.of(schema), "policy_id": Literal(policy_id)}
+    work = _row_body(policy, place) if policy.capture == "row" else _statement_body(policy, place)
+    # A statement that changed nothing needs no context: there, FOUND tells after the fact whether anything was recorded.
+    order = (_require(policy), work) if policy.capture == "row" else (work, _require(policy))
+    capture = Joined("", (sql(_CONTEXT, **place), *order))
+    if policy.on_failure == "warn":
+        capture = sql(_WARN, capture=capture, **place)
+    body = Joined("", (_declarations(policy), sql("BEGIN"), capture, sql("  RETURN NULL;\nEND\n")))
+    settings = (*_PINNED, _PGAUDIT_SILENT) if silence_pgaudit else _PINNED
+    return Function(capture_name(policy), sql("{body}", body=body), definer=True, owner=WRITER, settings=settings)
+
+
+def _declarations(policy: Policy) -> Sql:
+    lines = _DECLARE
+    if policy.capture == "row":
+        lines += "  v_old      jsonb;\n  v_new      jsonb;\n  v_hidden   text[];\n  v_record   text;\n"
+    else:
+        lines += "  v_redacted CONSTANT text[] := TG_ARGV[2];\n  v_hashed   CONSTANT text[] := TG_ARGV[3];\n"
+    if policy.on_failure == "warn":
+        lines += "  v_state    text;\n  v_message  text;\n"
+    return sql(lines)
+
+
+def _require(policy: Policy) -> Sql:
+    if not policy.require_context:
+        return sql("")
+    variables = {"changed_by": "v_user IS NULL", "client_ip": "v_client IS NULL"}
+    tests = tuple(
+        sql(variables[key]) if key in variables else sql("v_context ->> {key} IS NULL", key=Literal(key))
+        for key in policy.require_context
+    )
+    return sql(
+        _REQUIRE,
+        condition=sql("" if policy.capture == "row" else "FOUND AND "),
+        missing=Joined(" OR ", tests),
+        keys=sql(", ".join(policy.require_context)),
+    )
+
+
+def _row_body(policy: Policy, place: dict[str, object]) -> Joined:
+    parts = [sql(_ROW_IMAGES), sql(_ROW_MASK, **place), sql(_ROW_KEY, **place)]
+    if policy.only or policy.excluded_columns:
+        old, new = (_left_out(policy, image, place) for image in (sql("v_old"), sql("v_new")))
+        parts.append(sql(_ROW_LEFT_OUT, old=old, new=new))
+    if policy.update_image == "changed":
+        parts.append(sql(_ROW_CHANGED_ONLY, **place))
+    parts.append(sql(_ROW_INSERT, **place))
+    return Joined("", tuple(parts))
+
+
+def _statement_body(policy: Policy, place: dict[str, object]) -> Sql:
+    old, new = (
+        sql("CASE WHEN v_redacted <> '{}' OR v_hashed <> '{}' THEN {schema}.mask(to_jsonb({row}), v_redacted, v_hashed) "
+            "ELSE to_jsonb({row}) END", row=sql(row), **place)
+        for row in ("o", "n")
+    )
+    changed = sql("{schema}.difference(i.old_image, i.new_image, i.hidden)", **place)
+    return sql(
+        _STATEMENT_INSERT,
+        key=sql(_STATEMENT_KEY, **place),
+        old_image=_left_out(policy, old, place),
+        new_image=_left_out(policy, new, place),
+        full_image=new,
+        full_old_image=old,
+        changed_only=sql(_STATEMENT_CHANGED_ONLY if policy.only or policy.excluded_columns else ""),
+        new_values=changed if policy.update_image == "changed" else sql("i.new_image"),
+        **place,
+    )
+
+
+def _left_out(policy: Policy, image: Sql, place: dict[str, object]) -> Sql:
+    if policy.only:
+        return sql("{schema}.pick({image}, {columns})", image=image, columns=Literal(list(policy.only)), **place)
+    if policy.excluded_columns:
+        return sql("({image}) - {columns}", image=image, columns=Literal(list(policy.excluded_columns)))
+    return image

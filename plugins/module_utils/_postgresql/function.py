@@ -1,0 +1,111 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A function as we want it, the SQL that makes it, and how it differs from the one that the server has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from .._core.plan import Transaction
+from .._core.sql import Identifier, Sql, identifiers, sql
+
+OWNER = "audit_owner"
+WRITER = "audit_writer"
+READER = "audit_reader"
+
+#: Nothing that a user can create is found on this path before the server's own objects.
+SAFE_PATH = ("search_path", "pg_catalog, pg_temp")
+
+_VOLATILITY = {"v": "VOLATILE", "s": "STABLE", "i": "IMMUTABLE"}
+
+
+@dataclass(frozen=True)
+class Function:
+    """The declaration of one function or procedure of the trail.
+
+    :ivar body: the source, rendered; compared with ``pg_proc.prosrc`` to the letter.
+    :ivar executors: roles that may call it besides its owner.
+    :ivar settings: what the function pins for the time that it runs, as ``pg_proc.proconfig`` keeps it.
+    """
+
+    name: str
+    body: Sql
+    arguments: str = ""
+    returns: str = "trigger"
+    language: str = "plpgsql"
+    procedure: bool = False
+    definer: bool = False
+    volatility: str = "v"
+    settings: tuple[tuple[str, str], ...] = (SAFE_PATH,)
+    owner: str = OWNER
+    executors: tuple[str, ...] = ()
+
+    def create(self, schema: str) -> Sql:
+        kind = "PROCEDURE" if self.procedure else "FUNCTION"
+        lines = [f"CREATE OR REPLACE {kind} {{schema}}.{{name}}({self.arguments})"]
+        if not self.procedure:
+            lines.append(f"  RETURNS {self.returns}")
+            lines.append(f"  LANGUAGE {self.language} {_VOLATILITY[self.volatility]}")
+        else:
+            lines.append(f"  LANGUAGE {self.language}")
+        if self.definer:
+            lines.append("  SECURITY DEFINER")
+        lines += [f"  SET {name} TO {_setting(name, value)}" for name, value in self.settings]
+        lines.append("AS $audit${body}$audit$")
+        return sql("\n".join(lines), schema=Identifier.of(schema), name=Identifier.of(self.name), body=self.body)
+
+    def plan(self, transaction: Transaction, schema: str, current: Mapping[str, Any] | None, source: str) -> None:
+        """Add what turns `current` (None: there is none) into this function; `source` is the rendered body."""
+        place = {"schema": Identifier.of(schema), "name": Identifier.of(self.name)}
+        kind = sql("PROCEDURE" if self.procedure else "FUNCTION")
+        difference = self._difference(current, source)
+        if difference:
+            problem = "altered" if current else "missing"
+            transaction.add(self.create(schema), f"function {self.name} {difference}", problem)
+        if current is None or current["owner"] != self.owner:
+            transaction.add(
+                sql("ALTER {kind} {schema}.{name} OWNER TO {owner}", kind=kind, owner=Identifier.of(self.owner), **place),
+                f"function {self.name} belongs to {self.owner}",
+                "altered" if current else "missing",
+            )
+        granted = {"PUBLIC"} if current is None else {entry[0] for entry in current["acl"] or []}
+        self._plan_grants(transaction, granted, kind, place)
+
+    def _difference(self, current: Mapping[str, Any] | None, source: str) -> str:
+        if current is None:
+            return "is missing"
+        wanted = {f"{name}={value}" for name, value in self.settings}
+        checks = {
+            "was altered: its source": current["source"] == source,
+            "was altered: SECURITY DEFINER": current["definer"] == self.definer,
+            "was altered: its settings": set(current["settings"] or []) == wanted,
+            "was altered: its volatility": current["volatility"] == self.volatility,
+        }
+        return next((difference for difference, same in checks.items() if not same), "")
+
+    def _plan_grants(
+        self, transaction: Transaction, granted: set[str], kind: Sql, place: Mapping[str, Identifier]
+    ) -> None:
+        wanted = set(self.executors) - {self.owner}
+        for role in sorted(granted - wanted):
+            grantee = sql("PUBLIC") if role == "PUBLIC" else Identifier.of(role)
+            transaction.add(
+                sql("REVOKE ALL ON {kind} {schema}.{name} FROM {grantee}", kind=kind, grantee=grantee, **place),
+                f"{role} may not execute {self.name}",
+                "grant",
+            )
+        missing = sorted(wanted - granted)
+        if missing:
+            transaction.add(
+                sql("GRANT EXECUTE ON {kind} {schema}.{name} TO {roles}", kind=kind, roles=identifiers(missing), **place),
+                f"{', '.join(missing)} may execute {self.name}",
+                "grant",
+            )
+
+
+def _setting(name: str, value: str) -> str:
+    # A path is a list of names; every other setting is one value without quotes or backslashes in it.
+    return value if name == "search_path" else f"'{value}'"

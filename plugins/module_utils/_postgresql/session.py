@@ -1,0 +1,147 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One connection to one database: connecting, asking, quoting."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from typing import Any, Mapping
+
+from .._core.errors import AuditError
+
+try:
+    import psycopg2
+    import psycopg2.extensions
+    import psycopg2.extras
+    import psycopg2.sql
+
+    PSYCOPG2_ERROR = None
+except ImportError:
+    psycopg2 = None
+    PSYCOPG2_ERROR = traceback.format_exc()
+
+MINIMUM_VERSION = 140000
+
+#: What a session must not inherit from the role or the database: a path on which others can shadow functions,
+#: and timeouts that would end a run in the middle.
+_SESSION = """
+SELECT set_config('search_path', 'pg_catalog', false) AS path,
+       set_config('statement_timeout', '0', false) AS statement_timeout,
+       set_config('lock_timeout', '0', false) AS lock_timeout,
+       set_config('idle_in_transaction_session_timeout', '0', false) AS idle_timeout,
+       set_config('client_min_messages', 'warning', false) AS messages,
+       current_setting('server_version_num')::int AS version_number,
+       current_setting('server_version') AS version
+"""
+
+#: The advisory lock of one database that every change of ours is made under ("dbfl" in ASCII, then our objects).
+LOCK_KEY = (0x6462666C, 1)
+_LOCK_WAIT = "60s"
+
+
+class Session:
+    """An open connection, used by catalog (ask) and apply (change)."""
+
+    def __init__(self, connection: Any, database: str) -> None:
+        self.connection = connection
+        self.database = database
+        self.round_trips = 0
+        row = self.one(_SESSION)
+        self.version_number: int = row.version_number
+        self.version: str = row.version
+        if self.version_number < MINIMUM_VERSION:
+            raise AuditError(
+                f"PostgreSQL {self.version} is too old: dbfleet.audit needs 14 or newer "
+                "(CREATE OR REPLACE TRIGGER, DETACH CONCURRENTLY)"
+            )
+
+    @property
+    def encoding(self) -> str:
+        """The database's encoding, as Python names it."""
+        return psycopg2.extensions.encodings[self.connection.get_parameter_status("server_encoding")]
+
+    def all(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
+        """Return all rows, as named tuples."""
+        self.round_trips += 1
+        with self.connection.cursor() as cursor:
+            cursor.execute(query, parameters)
+            return cursor.fetchall()
+
+    def one(self, query: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        return self.all(query, parameters)[0]
+
+    def execute(self, statement: str) -> None:
+        self.round_trips += 1
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    def lock(self) -> None:
+        """Keep other runs out of this database until the connection ends.
+
+        :raises AuditError: when another run still works on it after a minute.
+        """
+        try:
+            self.one("SELECT set_config('lock_timeout', %(wait)s, false)", {"wait": _LOCK_WAIT})
+            self.one("SELECT pg_advisory_lock(%(a)s, %(b)s)", {"a": LOCK_KEY[0], "b": LOCK_KEY[1]})
+        except psycopg2.errors.LockNotAvailable:
+            raise AuditError(
+                f"{self.database}: another dbfleet.audit run has been changing this database for more than "
+                f"{_LOCK_WAIT}; wait for it to end, or find it in pg_locks (locktype advisory, classid {LOCK_KEY[0]})"
+            ) from None
+        self.one("SELECT set_config('lock_timeout', '0', false)")
+
+    def identifier(self, *parts: str) -> str:
+        return ".".join(psycopg2.extensions.quote_ident(part, self.connection) for part in parts)
+
+    def literal(self, value: Any) -> str:
+        if isinstance(value, (dict, tuple)):
+            value = json.dumps(value, sort_keys=True, ensure_ascii=False)
+        return psycopg2.sql.Literal(value).as_string(self.connection)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def connect(options: Mapping[str, Any]) -> Session:
+    """Open a session with the module's connection options.
+
+    :raises AuditError: naming host, database and user, when the server refuses or cannot be reached.
+    """
+    arguments = _connect_arguments(options)
+    try:
+        connection = psycopg2.connect(cursor_factory=psycopg2.extras.NamedTupleCursor, **arguments)
+    except psycopg2.OperationalError as error:
+        place = arguments.get("host") or "the local socket"
+        raise AuditError(
+            f"cannot connect to database {arguments['dbname']!r} on {place}, port {arguments['port']}, "
+            f"as {arguments['user']!r}: {str(error).strip()}"
+        ) from error
+    connection.autocommit = True
+    connection.set_client_encoding("UTF8")
+    return Session(connection, arguments["dbname"])
+
+
+def _connect_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = dict(options.get("connect_params") or {})
+    arguments.setdefault("application_name", "dbfleet.audit")
+    arguments.update(
+        dbname=options["login_db"],
+        user=options["login_user"],
+        port=options["login_port"],
+    )
+    host = options["login_unix_socket"] if not options["login_host"] else options["login_host"]
+    optional = {
+        "host": host,
+        "password": options["login_password"],
+        "sslmode": options["ssl_mode"],
+        "sslrootcert": options["ca_cert"],
+        "sslcert": options["ssl_cert"],
+        "sslkey": options["ssl_key"],
+    }
+    arguments.update((key, value) for key, value in optional.items() if value)
+    return arguments
+
+

@@ -1,0 +1,317 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The plan that installs, repairs or removes the trail: log, functions, guards, grants."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Mapping, Sequence
+
+from .._core.errors import AuditError
+from .._core.plan import Plan, Transaction
+from .._core.sql import Identifier, Literal, Quoter, Sql, sql
+from . import trail_tables as tables
+from .function import OWNER, READER, WRITER, Function
+from .grants import plan_column_revokes, plan_grants
+from .partition_functions import AHEAD_SETTING, DEFAULT_AHEAD, DEFAULT_INTERVAL, INTERVAL_SETTING
+from .trail_catalog import TrailCatalog
+from .trail_functions import trail_functions
+
+MARK = "dbfleet.audit"
+
+_ROLES = {
+    OWNER: "owns the audit trail",
+    WRITER: "owns the capture functions; may only add to the log",
+    READER: "may read the audit trail",
+}
+
+#: name -> (event, command tags, function)
+_EVENT_TRIGGERS = {
+    "dbfleet_audit_guard_ddl": (
+        "ddl_command_end",
+        ("ALTER TABLE", "ALTER TRIGGER", "CREATE CAST", "CREATE TRIGGER"),
+        "guard_ddl",
+    ),
+    "dbfleet_audit_guard_drop": ("sql_drop", (), "guard_drop"),
+}
+
+# pg_trigger.tgtype: ROW 1, BEFORE 2, INSERT 4, DELETE 8, UPDATE 16, TRUNCATE 32 (PostgreSQL, catalog/pg_trigger.h).
+_STATEMENT_GUARD_TYPE = 2 + 8 + 16 + 32
+_ROW_GUARD_TYPE = 1 + 2 + 8 + 16
+
+
+@dataclass(frozen=True)
+class TrailOptions:
+    """What the user asked for; field names are the module's options."""
+
+    schema: str
+    readers: tuple[str, ...]
+    applications: tuple[str, ...]
+    context: Mapping[str, Sequence[str]]
+    tablespace: str | None
+    indexes: tuple[str, ...]
+
+    def roles(self) -> list[str]:
+        """Every role that the plan needs to know about."""
+        return [*_ROLES, *self.readers, *self.applications]
+
+
+def plan_trail(options: TrailOptions, catalog: TrailCatalog, quoter: Quoter) -> Plan:
+    """Return what makes the trail as asked.
+
+    :raises AuditError: when something there is not ours, or a role or tablespace that the options name is missing.
+    """
+    check(options, catalog)
+    plan = Plan()
+    builder = _Builder(options, catalog, quoter, plan.transaction(f"trail {options.schema}", required=True))
+    builder.roles()
+    builder.schema()
+    functions = trail_functions(options.schema, options.context, options.applications, options.readers)
+    builder.tables()
+    builder.functions(functions)
+    builder.views()
+    builder.guards()
+    builder.grants()
+    builder.event_triggers()
+    return plan
+
+
+def check(options: TrailOptions, catalog: TrailCatalog) -> None:
+    """Refuse what is not ours and what is not there, before anything is changed."""
+    _refuse_foreign(catalog)
+    for role in (*options.readers, *options.applications):
+        if role not in catalog.roles:
+            raise AuditError(f"role {role!r} does not exist; create it, or take it out of `readers`/`applications`")
+    for role in options.readers:
+        if role in options.applications:
+            raise AuditError(f"role {role!r} is in both `readers` and `applications`; applications must not read the log")
+    if options.tablespace and options.tablespace not in catalog.tablespaces:
+        raise AuditError(f"tablespace {options.tablespace!r} does not exist on this server")
+    if catalog.foreign_casts:
+        raise AuditError(
+            f"{catalog.foreign_casts[0]}, who is no superuser, would run inside the audit functions with their rights "
+            "as soon as such a value is audited; drop the cast or give the function to a superuser"
+        )
+
+
+def _refuse_foreign(catalog: TrailCatalog) -> None:
+    for name in _ROLES:
+        role = catalog.roles.get(name)
+        if role and not (role["comment"] or "").startswith(MARK):
+            raise AuditError(
+                f"a role {name!r} exists that dbfleet.audit did not make; rename it, "
+                f"or hand it over: COMMENT ON ROLE {name} IS '{MARK}: adopted'"
+            )
+    if catalog.schema is None:
+        return
+    name, comment = catalog.schema_name, catalog.schema["comment"] or ""
+    if not comment.startswith(MARK):
+        held = "audit_log" if "audit_log" in catalog.relations else f"{len(catalog.relations)} relations"
+        raise AuditError(
+            f"schema {name!r} exists (owner {catalog.schema['owner']!r}, holds {held}) and is not ours; "
+            "choose another with `schema`, or move it away"
+        )
+    version = int(comment.rpartition(" ")[2])
+    if version > tables.TRAIL_VERSION:
+        raise AuditError(
+            f"schema {name!r} was made by a newer dbfleet.audit (layout {version}, this release knows "
+            f"{tables.TRAIL_VERSION}); update the collection"
+        )
+
+
+class _Builder:
+    """Adds the steps of one object class after the other to the trail's single transaction."""
+
+    def __init__(self, options: TrailOptions, catalog: TrailCatalog, quoter: Quoter, steps: Transaction) -> None:
+        self.options = options
+        self.catalog = catalog
+        self.quoter = quoter
+        self.steps = steps
+        self.place = {"schema": Identifier.of(options.schema)}
+
+    def roles(self) -> None:
+        for name, purpose in _ROLES.items():
+            role = {"role": Identifier.of(name)}
+            current = self.catalog.roles.get(name)
+            if current is None:
+                self.steps.add(sql("CREATE ROLE {role} NOLOGIN", **role), f"role {name} is missing")
+                comment = Literal(f"{MARK}: {purpose}")
+                self.steps.add(sql("COMMENT ON ROLE {role} IS {text}", text=comment, **role), f"role {name} is ours")
+                continue
+            if current["login"] or current["superuser"]:
+                self.steps.add(
+                    sql("ALTER ROLE {role} NOLOGIN NOSUPERUSER", **role), f"role {name} must not log in", "altered"
+                )
+            for member in (current["members"] or []) if name != READER else []:
+                self.steps.add(
+                    sql("REVOKE {role} FROM {member}", member=Identifier.of(member), **role),
+                    f"{member} may not act as {name}",
+                    "grant",
+                )
+
+    def schema(self) -> None:
+        if self.catalog.schema is None:
+            self.steps.add(
+                sql("CREATE SCHEMA {schema} AUTHORIZATION {owner}", owner=Identifier.of(OWNER), **self.place),
+                f"schema {self.options.schema} is missing",
+            )
+            mark = Literal(f"{MARK} {tables.TRAIL_VERSION}")
+            self.steps.add(sql("COMMENT ON SCHEMA {schema} IS {mark}", mark=mark, **self.place), "the schema is ours")
+        elif self.catalog.schema["owner"] != OWNER:
+            self.steps.add(
+                sql("ALTER SCHEMA {schema} OWNER TO {owner}", owner=Identifier.of(OWNER), **self.place),
+                f"schema {self.options.schema} belongs to {OWNER}",
+                "altered",
+            )
+        writers = (WRITER, READER, *self.options.readers, *self.options.applications)
+        current = (self.catalog.schema or {}).get("acl") or []
+        target = sql("SCHEMA {schema}", **self.place)
+        plan_grants(self.steps, target, f"schema {self.options.schema}", dict.fromkeys(writers, "USAGE"), current)
+
+    def tables(self) -> None:
+        wanted = [("audit_log_id_seq", tables.SEQUENCE), ("audit_log_data", tables.LOG), *tables.TABLES.items()]
+        missing = [(name, ddl) for name, ddl in wanted if name not in self.catalog.relations]
+        indexes = [name for name in self.options.indexes if not self._has_index(name)]
+        if missing or indexes:
+            # As the owner, so that nobody's default privileges apply to what is made here.
+            self.steps.add(sql("SET LOCAL ROLE {owner}", owner=Identifier.of(OWNER)), "objects of the trail's owner")
+            sequence = Literal(f"{self.quoter.identifier(self.options.schema)}.audit_log_id_seq")
+            for name, ddl in missing:
+                self._add(ddl, f"{name} is missing", sequence=sequence)
+                if name == "audit_log_data":
+                    self._add(tables.LOG_COMMENT, "what hidden_changes means")
+            for name in indexes:
+                self._add(tables.INDEXES[name], f"index {name} is asked for")
+            if not self.catalog.partitions():
+                self._add(tables.CATCH_ALL, "a place for every row, whatever its time")
+                self._add(tables.ATTACH_CATCH_ALL, "a place for every row, whatever its time")
+            self.steps.add(sql("RESET ROLE"), "back to the login")
+        self._tablespace()
+        if not self.catalog.has_hash_key:
+            self._add(tables.HASH_KEY, "a key for the digests of hashed columns")
+        for name, value in ((INTERVAL_SETTING, DEFAULT_INTERVAL), (AHEAD_SETTING, str(DEFAULT_AHEAD))):
+            if name not in self.catalog.settings:
+                self._add("INSERT INTO {schema}.setting (name, value) VALUES ({name}, {value})",
+                          f"{name} is {value} until postgresql_audit_partitions says otherwise",
+                          name=Literal(name), value=Literal(value))
+
+    def functions(self, functions: Sequence[Function]) -> None:
+        for function in functions:
+            current = self.catalog.functions.get(function.name)
+            function.plan(self.steps, self.options.schema, current, function.body.render(self.quoter))
+
+    def views(self) -> None:
+        for name, ddl in tables.VIEWS.items():
+            text = sql(ddl, **self.place).render(self.quoter)
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            current = self.catalog.relations.get(name)
+            known = self.catalog.definitions.get(f"view {name}")
+            if not (current and known == [digest, current["definition"]]):
+                self._add(ddl, f"view {name} {'was altered' if current else 'is missing'}",
+                          "altered" if current else "missing")
+                self._add(tables.REMEMBER_VIEW, f"view {name} as the server keeps it", "altered" if current else "missing",
+                          object=Literal(f"view {name}"), digest=Literal(digest),
+                          view=Literal(f"{self.quoter.identifier(self.options.schema)}.{name}"))
+            if current is None or current["owner"] != OWNER:
+                self._own(name, "VIEW", current)
+
+    def guards(self) -> None:
+        for name in ["audit_log_data", *(self.catalog.partitions() or ["audit_log_future"])]:
+            triggers = (self.catalog.relations.get(name) or {}).get("triggers") or {}
+            table = {"table": Identifier.of(self.options.schema, name), **self.place}
+            self._guard(name, "dbfleet_audit_guard", tables.STATEMENT_GUARD, _STATEMENT_GUARD_TYPE, triggers, table)
+        root = (self.catalog.relations.get("audit_log_data") or {}).get("triggers") or {}
+        table = {"table": Identifier.of(self.options.schema, "audit_log_data"), **self.place}
+        self._guard("audit_log_data", "dbfleet_audit_row_guard", tables.ROW_GUARD, _ROW_GUARD_TYPE, root, table)
+        for name in self.catalog.partitions():
+            clone = (self.catalog.relations[name]["triggers"] or {}).get("dbfleet_audit_row_guard")
+            if clone and clone["enabled"] != "A":
+                self._enable(name, "dbfleet_audit_row_guard", {"table": Identifier.of(self.options.schema, name)})
+
+    def _guard(self, table_name: str, trigger: str, ddl: str, kind: int, triggers: Mapping[str, Any],
+               table: Mapping[str, Any]) -> None:
+        current = triggers.get(trigger)
+        if not (current and current["function"] == "refuse_change" and current["type"] == kind):
+            self._add(ddl, f"{table_name} refuses changes", "altered" if current else "missing", **table)
+            current = None
+        if current is None or current["enabled"] != "A":
+            self._enable(table_name, trigger, table)
+
+    def _enable(self, table_name: str, trigger: str, table: Mapping[str, Any]) -> None:
+        self._add("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}",
+                  f"{table_name} refuses changes whatever session_replication_role says", "disabled",
+                  table=table["table"], trigger=Identifier.of(trigger))
+
+    def grants(self) -> None:
+        readers = (READER, *self.options.readers)
+        select = dict.fromkeys(readers, "SELECT")
+        wanted: dict[str, dict[str, str]] = {name: select for name in (*tables.VIEWS, "policy", "setting")}
+        wanted["audit_log_data"] = {WRITER: "INSERT", **select}
+        wanted["audit_log_id_seq"] = {WRITER: "USAGE"}
+        wanted["hash_key"] = {WRITER: "SELECT"}
+        names = dict.fromkeys([*self.catalog.relations, *wanted])
+        for name in names:
+            current = self.catalog.relations.get(name) or {}
+            kind = sql("SEQUENCE" if name == "audit_log_id_seq" else "TABLE")
+            relation = Identifier.of(self.options.schema, name)
+            target = sql("{kind} {relation}", kind=kind, relation=relation)
+            plan_grants(self.steps, target, name, wanted.get(name, {}), current.get("acl") or [])
+            plan_column_revokes(self.steps, sql("{relation}", relation=relation), name, current.get("column_acl") or [])
+            if current and current["owner"] != OWNER and name not in tables.VIEWS:
+                self._own(name, "SEQUENCE" if name == "audit_log_id_seq" else "TABLE", current)
+
+    def event_triggers(self) -> None:
+        if not self.catalog.superuser:
+            return
+        for name, (event, tags, function) in _EVENT_TRIGGERS.items():
+            current = self.catalog.event_triggers.get(name)
+            trigger = {"trigger": Identifier.of(name)}
+            same = current and current["ours"] and (current["event"], current["function"]) == (event, function)
+            if not (same and sorted(current["tags"] or []) == sorted(tags)):
+                if current:
+                    self._add("DROP EVENT TRIGGER {trigger}", f"event trigger {name} was altered", "altered", **trigger)
+                self._add(_create_event_trigger(event, tags), f"event trigger {name} is missing", "missing",
+                          function=Identifier.of(self.options.schema, function), **trigger)
+                current = None
+            if current is None or current["enabled"] != "A":
+                self._add("ALTER EVENT TRIGGER {trigger} ENABLE ALWAYS", f"event trigger {name} always fires", "disabled",
+                          **trigger)
+
+    def _tablespace(self) -> None:
+        current = self.catalog.relations.get("audit_log_data")
+        wanted = self.options.tablespace
+        if wanted and (current is None or current["tablespace"] != wanted):
+            self._add("ALTER TABLE {schema}.audit_log_data SET TABLESPACE {tablespace}",
+                      f"new partitions go to tablespace {wanted}", "altered", tablespace=Identifier.of(wanted))
+
+    def _own(self, name: str, kind: str, current: Any) -> None:
+        self._add(f"ALTER {kind} {{relation}} OWNER TO {{owner}}", f"{name} belongs to {OWNER}",
+                  "altered" if current else "missing",
+                  relation=Identifier.of(self.options.schema, name), owner=Identifier.of(OWNER))
+
+    def _has_index(self, name: str) -> bool:
+        relation = self.catalog.relations.get("audit_log_data") or {}
+        return f"audit_log_{name}_idx" in (relation.get("indexes") or [])
+
+    def _add(self, template: str, reason: str, problem: str = "missing", **arguments: Any) -> None:
+        self.steps.add(sql(template, **{**self.place, **arguments}), reason, problem)
+
+
+def _create_event_trigger(event: str, tags: Sequence[str]) -> str:
+    condition = f" WHEN TAG IN ({', '.join(repr(tag) for tag in tags)})" if tags else ""
+    return f"CREATE EVENT TRIGGER {{trigger}} ON {event}{condition} EXECUTE FUNCTION {{function}}()"
+
+
+def limitations(catalog: TrailCatalog) -> list[str]:
+    """Return the guarantees that this login cannot give, in words."""
+    if catalog.superuser:
+        return []
+    return [
+        "no event triggers (the login is no superuser): dropped audit objects and casts to json are found by verify "
+        "afterwards, not refused",
+    ]
+
+

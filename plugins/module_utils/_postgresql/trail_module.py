@@ -1,0 +1,74 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Options, planning and results of postgresql_audit_trail, shared with verify."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from .._core.errors import AuditError
+from .._core.plan import Plan
+from . import trail_catalog
+from .module import PostgresqlModule, refuse_standby
+from .session import Session
+from .trail import TrailOptions, limitations, plan_trail
+from .trail_functions import DEFAULT_CONTEXT
+from .trail_removal import plan_removal
+from .trail_tables import INDEXES
+
+TRAIL_SPEC: dict[str, Any] = {
+    "readers": {"type": "list", "elements": "str", "default": []},
+    "applications": {"type": "list", "elements": "str", "default": []},
+    "context": {"type": "dict", "default": {}},
+    "tablespace": {"type": "str"},
+    "indexes": {"type": "list", "elements": "str", "choices": list(INDEXES), "default": ["record"]},
+}
+
+
+def trail_options(params: Mapping[str, Any]) -> TrailOptions:
+    return TrailOptions(
+        params["schema"],
+        tuple(params["readers"]),
+        tuple(params["applications"]),
+        _context(params["context"]),
+        params["tablespace"],
+        tuple(params["indexes"]),
+    )
+
+
+def _context(wanted: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the defaults with the user's keys put over them; an empty list turns a source off."""
+    context = dict(DEFAULT_CONTEXT)
+    for key, names in wanted.items():
+        names = [names] if isinstance(names, str) else names
+        if not isinstance(names, list) or not all(isinstance(name, str) and "." in name for name in names):
+            raise AuditError(f"context: {key!r} takes a list of settings such as 'app.user', not {names!r}")
+        context[key] = names
+    return {key: names for key, names in context.items() if names}
+
+
+def present(module: PostgresqlModule, session: Session) -> None:
+    options = trail_options(module.params)
+
+    def planner(open_session: Session) -> Plan:
+        catalog = trail_catalog.read(open_session, options.schema, options.roles())
+        plan = plan_trail(options, catalog, open_session)
+        refuse_standby(open_session, catalog.in_recovery and bool(plan))
+        module.results["limitations"] = limitations(catalog)
+        return plan
+
+    module.reconcile(session, planner)
+
+
+def absent(module: PostgresqlModule, session: Session) -> None:
+    schema = module.params["schema"]
+
+    def planner(open_session: Session) -> Plan:
+        catalog = trail_catalog.read(open_session, schema, TrailOptions(schema, (), (), {}, None, ()).roles())
+        plan = plan_removal(catalog, module.params["drop_log"])
+        refuse_standby(open_session, catalog.in_recovery and bool(plan))
+        return plan
+
+    module.reconcile(session, planner)

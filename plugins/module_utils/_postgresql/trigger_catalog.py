@@ -1,0 +1,155 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every table of a database with what auditing needs to know of it: one query, whatever the number of tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .session import Session
+
+_TABLES = """
+WITH relation AS (
+  SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relispartition, c.relnamespace,
+         pg_has_role(c.relowner, 'USAGE') OR has_table_privilege(c.oid, 'TRIGGER') AS permitted
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    AND c.relpersistence <> 't'
+    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+    AND n.nspname <> %(schema)s
+    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+), attribute AS (
+  SELECT attrelid, array_agg(attname::text ORDER BY attnum) AS columns
+  FROM pg_attribute
+  WHERE attnum > 0 AND NOT attisdropped AND attrelid IN (SELECT oid FROM relation)
+  GROUP BY attrelid
+), key AS (
+  SELECT DISTINCT ON (i.indrelid) i.indrelid,
+         ARRAY(SELECT a.attname::text
+               FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k (attnum, position)
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+               ORDER BY k.position) AS columns
+  FROM pg_index i
+  WHERE i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+    AND i.indrelid IN (SELECT oid FROM relation)
+    AND NOT EXISTS (SELECT FROM pg_attribute a
+                    WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) AND NOT a.attnotnull)
+  ORDER BY i.indrelid, i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid
+), parent AS (
+  SELECT i.inhrelid, min(i.inhparent) AS inhparent FROM pg_inherits i GROUP BY i.inhrelid
+), trigger AS (
+  SELECT t.tgrelid, jsonb_object_agg(t.tgname, jsonb_build_object(
+           'function', p.proname, 'ours', p.pronamespace = to_regnamespace(quote_ident(%(schema)s)),
+           'enabled', t.tgenabled, 'type', t.tgtype,
+           'arguments', encode(t.tgargs, 'hex'), 'condition', substring(pg_get_triggerdef(t.oid) FROM ' WHEN \\((.*)\\) EXECUTE FUNCTION '),
+           'clones_off', EXISTS (SELECT FROM pg_trigger c
+                                 WHERE c.tgname = t.tgname AND c.tgparentid <> 0 AND c.tgenabled <> 'A'
+                                   AND c.tgrelid IN (SELECT relid FROM pg_partition_tree(t.tgrelid))),
+           'transition', coalesce(t.tgoldtable::text, '') || ' ' || coalesce(t.tgnewtable::text, ''))) AS triggers
+  FROM pg_trigger t
+  JOIN pg_proc p ON p.oid = t.tgfoid
+  WHERE NOT t.tgisinternal AND t.tgparentid = 0
+    AND (t.tgname LIKE 'dbfleet\\_audit\\_%%' OR p.pronamespace = to_regnamespace(quote_ident(%(schema)s)))
+    AND t.tgrelid IN (SELECT oid FROM relation)
+  GROUP BY t.tgrelid
+)
+SELECT r.nspname AS schema, r.relname AS name, r.relkind AS kind, r.relpersistence AS persistence,
+       r.permitted, a.columns, k.columns AS key, t.triggers,
+       pn.nspname AS parent_schema, pc.relname AS parent_name,
+       CASE WHEN r.relispartition THEN rn.nspname END AS root_schema, rc.relname AS root_name,
+       EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = r.oid) AS has_children,
+       EXISTS (SELECT FROM pg_subscription_rel s WHERE s.srrelid = r.oid) AS subscribed
+FROM relation r
+LEFT JOIN attribute a ON a.attrelid = r.oid
+LEFT JOIN key k ON k.indrelid = r.oid
+LEFT JOIN trigger t ON t.tgrelid = r.oid
+LEFT JOIN parent i ON i.inhrelid = r.oid
+LEFT JOIN pg_class pc ON pc.oid = i.inhparent AND NOT r.relispartition
+LEFT JOIN pg_namespace pn ON pn.oid = pc.relnamespace
+LEFT JOIN pg_class rc ON r.relispartition AND rc.oid = pg_partition_root(r.oid)
+LEFT JOIN pg_namespace rn ON rn.oid = rc.relnamespace
+ORDER BY r.nspname, r.relname
+"""
+
+_POLICIES = """
+SELECT p.policy_id, p.name, p.definition, p.valid_to IS NULL AS current FROM {schema}.policy AS p ORDER BY p.policy_id
+"""
+
+_OBSTACLES = {
+    "v": "a view: audit the tables below it",
+    "m": "a materialised view: audit the tables below it",
+    "f": "a foreign table: changes made on the remote server would not be seen; audit it there",
+}
+
+
+@dataclass(frozen=True)
+class PgTable:
+    """A table as the catalogue shows it."""
+
+    schema: str
+    name: str
+    kind: str
+    persistence: str
+    permitted: bool
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    triggers: dict[str, Any]
+    parent: tuple[str, str] | None
+    root: tuple[str, str] | None
+    has_children: bool
+    subscribed: bool
+
+    @property
+    def obstacle(self) -> str | None:
+        if self.kind in _OBSTACLES:
+            return _OBSTACLES[self.kind]
+        return None if self.permitted else "no rights: the login neither owns it nor holds TRIGGER on it"
+
+    @property
+    def title(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True)
+class StoredPolicy:
+    """A version of a policy as the trail keeps it."""
+
+    policy_id: int
+    name: str
+    definition: dict[str, Any]
+    current: bool
+
+
+def read_tables(session: Session, schema: str) -> dict[tuple[str, str], PgTable]:
+    """Read all tables, views and foreign tables outside the system's and the trail's schemas."""
+    rows = session.all(_TABLES, {"schema": schema})
+    return {(row.schema, row.name): _table(row) for row in rows}
+
+
+def read_policies(session: Session, schema: str) -> list[StoredPolicy]:
+    """Read every version of every policy; the trail must be installed."""
+    rows = session.all(_POLICIES.replace("{schema}", session.identifier(schema)))
+    return [StoredPolicy(*row) for row in rows]
+
+
+def _table(row: Any) -> PgTable:
+    parent = (row.parent_schema, row.parent_name) if row.parent_name else None
+    root = (row.root_schema, row.root_name) if row.root_name else None
+    return PgTable(
+        row.schema,
+        row.name,
+        row.kind,
+        row.persistence,
+        row.permitted,
+        tuple(row.columns or ()),
+        tuple(row.key or ()),
+        row.triggers or {},
+        parent,
+        root,
+        row.has_children,
+        row.subscribed,
+    )

@@ -1,0 +1,228 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The plan that brings every table of a database under its policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Mapping, Sequence
+
+from .._core.errors import AuditError
+from .._core.plan import Plan, Transaction
+from .._core.policy import Exemption, Policy
+from .._core.selection import Selection, select
+from .._core.sql import Identifier, Literal, Quoter, sql
+from .capture import capture_function, capture_name, is_capture
+from .trail_catalog import TrailCatalog
+from .trigger import PREFIX, Trigger, wanted_triggers
+from .trigger_catalog import PgTable, StoredPolicy
+
+POLICIES = "policies"
+UNUSED = "functions of policies no longer in force"
+
+_ADD_POLICY = """
+INSERT INTO {schema}.policy (policy_id, name, definition, classification, retention, tags)
+VALUES ({id}, {name}, {definition}, {classification}, {retention}, {tags})
+"""
+
+_CLOSE_POLICY = "UPDATE {schema}.policy SET valid_to = clock_timestamp() WHERE policy_id = {id}"
+
+# The condition as the server keeps it, so that the next run can tell whether anybody changed it.
+_REMEMBER_CONDITION = """
+INSERT INTO {schema}.definition (object, source_digest, server_digest)
+SELECT {object}, {digest}, md5(substring(pg_get_triggerdef(t.oid) FROM ' WHEN \\((.*)\\) EXECUTE FUNCTION '))
+FROM pg_trigger AS t
+WHERE t.tgrelid = {table}::regclass AND t.tgname = {trigger}
+ON CONFLICT (object) DO UPDATE
+  SET source_digest = excluded.source_digest, server_digest = excluded.server_digest
+"""
+
+
+@dataclass(frozen=True)
+class TriggerOptions:
+    """What the user asked for; field names are the module's options."""
+
+    schema: str
+    database: str
+    policies: Sequence[Policy]
+    exemptions: Sequence[Exemption]
+    purge: bool
+    allow_missing: bool
+    redact_defaults: bool
+
+
+@dataclass
+class TriggerCatalog:
+    """What the server has: the trail, every table, every stored policy."""
+
+    trail: TrailCatalog
+    tables: Mapping[tuple[str, str], PgTable]
+    stored: Sequence[StoredPolicy]
+    encoding: str
+
+
+@dataclass
+class TriggerPlan:
+    """The plan, and what a person wants to know about it."""
+
+    plan: Plan
+    selection: Selection
+    warnings: list[str] = field(default_factory=list)
+    #: Triggers with a condition of the user's that are about to be made, to be tried out first.
+    conditional: list[Trigger] = field(default_factory=list)
+
+
+def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, quoter: Quoter) -> TriggerPlan:
+    """Return what brings every table under its policy.
+
+    :raises AuditError: for anything in the policies that the database does not bear out.
+    """
+    selection = select(
+        options.policies, options.exemptions, catalog.tables, options.database, options.allow_missing
+    )
+    _refuse_statement_capture(selection, catalog, options.database)
+    result = TriggerPlan(Plan(), selection, _warnings(selection, catalog))
+    _plan_policies(result.plan.transaction(POLICIES, required=True), options, catalog, quoter)
+    for key, table in catalog.tables.items():
+        policy = selection.policies.get(key)
+        wanted = wanted_triggers(table, policy, options.redact_defaults) if policy else []
+        transaction = result.plan.transaction(table.title)
+        for trigger in wanted:
+            if _plan_trigger(transaction, trigger, catalog, options.schema, quoter) and trigger.when:
+                result.conditional.append(trigger)
+        _plan_drops(transaction, table, {trigger.name for trigger in wanted}, options.purge)
+    if options.purge:
+        _plan_unused(result.plan.transaction(UNUSED), options, catalog)
+    return result
+
+
+def _plan_policies(
+    transaction: Transaction, options: TriggerOptions, catalog: TriggerCatalog, quoter: Quoter
+) -> None:
+    current = {stored.name: stored for stored in catalog.stored if stored.current}
+    next_id = max((stored.policy_id for stored in catalog.stored), default=0) + 1
+    place = {"schema": Identifier.of(options.schema)}
+    silence = catalog.trail.pgaudit and catalog.trail.version_number >= 150000
+    for policy in options.policies:
+        stored = current.pop(policy.name, None)
+        if stored and stored.definition == policy.definition():
+            policy_id = stored.policy_id
+        else:
+            policy_id, next_id = next_id, next_id + 1
+            if stored:
+                _close(transaction, stored, place, "has a new version")
+            _add(transaction, policy, policy_id, place)
+        function = capture_function(policy, policy_id, options.schema, silence)
+        source = function.body.render(quoter)
+        function.plan(transaction, options.schema, catalog.trail.functions.get(function.name), source)
+    if options.purge:
+        for stored in current.values():
+            _close(transaction, stored, place, "is no longer asked for")
+
+
+def _add(transaction: Transaction, policy: Policy, policy_id: int, place: Mapping[str, Identifier]) -> None:
+    statement = sql(
+        _ADD_POLICY,
+        id=Literal(policy_id),
+        name=Literal(policy.name),
+        definition=Literal(policy.definition_text()),
+        classification=Literal(policy.classification),
+        retention=Literal(policy.retention),
+        tags=Literal(list(policy.tags)),
+        **place,
+    )
+    transaction.add(statement, f"policy {policy.name!r} (version {policy_id}) comes into force", "altered")
+
+
+def _close(transaction: Transaction, stored: StoredPolicy, place: Mapping[str, Identifier], why: str) -> None:
+    statement = sql(_CLOSE_POLICY, id=Literal(stored.policy_id), **place)
+    transaction.add(statement, f"policy {stored.name!r} (version {stored.policy_id}) {why}", "altered")
+
+
+def _plan_trigger(
+    transaction: Transaction, trigger: Trigger, catalog: TriggerCatalog, schema: str, quoter: Quoter
+) -> bool:
+    """Add what makes one trigger as wanted; return whether it is (re-)created."""
+    current = trigger.table.triggers.get(trigger.name)
+    known = catalog.trail.definitions.get(trigger.object)
+    difference = trigger.difference(current, known, catalog.encoding)
+    place = {"table": Identifier.of(trigger.table.schema, trigger.table.name), "trigger": Identifier.of(trigger.name)}
+    if difference:
+        problem = "altered" if current else "missing"
+        transaction.add(trigger.create(schema), f"{trigger.table.title}: {trigger.name} {difference}", problem)
+    if difference or current["enabled"] != "A" or current["clones_off"]:
+        # In the same transaction: CREATE OR REPLACE leaves a trigger that session_replication_role can silence.
+        transaction.add(
+            sql("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}", **place),
+            f"{trigger.table.title}: {trigger.name} fires in every session",
+            "missing" if difference else "disabled",
+        )
+    if difference and trigger.per_row and trigger.when:
+        statement = sql(
+            _REMEMBER_CONDITION,
+            schema=Identifier.of(schema),
+            object=Literal(trigger.object),
+            digest=Literal(trigger.source_digest),
+            table=Literal(quoter.identifier(trigger.table.schema, trigger.table.name)),
+            trigger=Literal(trigger.name),
+        )
+        transaction.add(statement, f"{trigger.table.title}: the condition as the server keeps it")
+    return bool(difference)
+
+
+def _plan_drops(transaction: Transaction, table: PgTable, wanted: set[str], purge: bool) -> None:
+    for name, current in table.triggers.items():
+        unwanted = current["ours"] and name not in wanted
+        if unwanted and (purge or wanted):
+            statement = sql(
+                "DROP TRIGGER {trigger} ON {table}",
+                trigger=Identifier.of(name),
+                table=Identifier.of(table.schema, table.name),
+            )
+            transaction.add(statement, f"{table.title}: no policy asks for {name}", "altered")
+
+
+def _plan_unused(transaction: Transaction, options: TriggerOptions, catalog: TriggerCatalog) -> None:
+    wanted = {capture_name(policy) for policy in options.policies}
+    for name in sorted(set(catalog.trail.functions) - wanted):
+        if is_capture(name):
+            function = Identifier.of(options.schema, name)
+            transaction.add(sql("DROP FUNCTION {function}()", function=function), f"no policy uses {name}", "altered")
+
+
+def _refuse_statement_capture(selection: Selection, catalog: TriggerCatalog, database: str) -> None:
+    for key, policy in selection.policies.items():
+        if policy.capture != "statement":
+            continue
+        table = catalog.tables[key]
+        obstacles = {
+            "it is partitioned": table.kind == "p",
+            "it is a partition": table.root is not None,
+            "it has inheritance children": table.has_children,
+            "it is an inheritance child": table.parent is not None,
+            "a subscription writes to it": table.subscribed,
+        }
+        reason = next((reason for reason, holds in obstacles.items() if holds), None)
+        if reason:
+            raise AuditError(
+                f"{database}: policy {policy.name!r}: `capture: statement` would miss changes of {table.title} "
+                f"({reason}); use `capture: row` for it"
+            )
+
+
+def _warnings(selection: Selection, catalog: TriggerCatalog) -> list[str]:
+    warnings = []
+    for key in selection.policies:
+        table = catalog.tables[key]
+        if table.persistence == "u":
+            warnings.append(f"{table.title} is unlogged: a crash empties it, and its audit records stay behind")
+        if not table.key:
+            warnings.append(f"{table.title} has no key: its records carry no record_id")
+    return warnings
+
+
+def owned_triggers(tables: Mapping[tuple[str, str], PgTable]) -> list[str]:
+    """Return titles of the tables that carry a trigger of ours."""
+    return [table.title for table in tables.values() if any(name.startswith(PREFIX) for name in table.triggers)]

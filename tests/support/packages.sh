@@ -1,0 +1,83 @@
+# shellcheck shell=bash
+# Source this for install_packages: the Debian or Ubuntu packages that a target needs, and only those that are missing.
+
+# Prints the missing packages of a target. What counts is that the program is there, however it came.
+missing_packages() {
+    local target=$1 bin
+    [ -n "$(list_cores "$DBFLEET_ROOT/tests/ansible-core.txt")" ] || echo python3-venv
+    bin=$(newest_postgresql)
+    if [ -z "$bin" ]; then
+        echo postgresql
+        echo pgaudit
+    else
+        [ -e "$("$bin/pg_config" --pkglibdir 2>/dev/null || echo "${bin%/bin}/lib")/pgaudit.so" ] || echo pgaudit
+    fi
+    if [ "$target" != demo ]; then
+        type -P git >/dev/null || echo git
+        type -P shellcheck >/dev/null || echo shellcheck
+    fi
+    if [ "$target" = molecule ]; then
+        local program
+        for program in podman runc mmdebstrap; do
+            type -P "$program" >/dev/null || echo "$program"
+        done
+    fi
+}
+
+newest_postgresql() {
+    # shellcheck disable=SC2012 # names of this directory are numbers
+    ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif type -P sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "must be root (or have sudo) to run: $*"
+    fi
+}
+
+apt_get() {
+    # A machine's other services are not ours to restart, nor its other packages to upgrade.
+    as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -qq -o DPkg::Lock::Timeout=300 \
+        -o Dpkg::Use-Pty=0 "$@" >>"$DBFLEET_CACHE/apt.log" 2>&1 9>&- </dev/null ||
+        die "apt-get $1 failed: $(tail -n 5 "$DBFLEET_CACHE/apt.log")"
+}
+
+# The server package would make and start a cluster 'main'; this machine gets programs, no running server.
+without_a_cluster() {
+    local directory=/etc/postgresql-common/createcluster.d
+    local snippet=$directory/dbfleet-audit-setup.conf status=0
+    as_root mkdir -p "$directory"
+    echo 'create_main_cluster = false' | as_root tee "$snippet" >/dev/null
+    ("$@") || status=$?
+    as_root rm -f "$snippet"
+    return "$status"
+}
+
+install_packages() {
+    local wanted
+    wanted=$(missing_packages "$1" | sort -u | tr '\n' ' ')
+    [ -n "$wanted" ] || return 0
+    type -P apt-get >/dev/null || die "missing here: $wanted(set-up installs packages on Debian and Ubuntu only)"
+    say "installing ${wanted% } with apt-get (log: .cache/apt.log)"
+    apt_get update
+    if [[ $wanted == *pgaudit* ]]; then
+        wanted=${wanted/pgaudit/postgresql-$(postgresql_major)-pgaudit}
+    fi
+    # shellcheck disable=SC2086 # a list of names
+    without_a_cluster apt_get install --no-install-recommends --no-upgrade $wanted
+}
+
+# Prints the major version whose programs are here, or would be after the installation of 'postgresql'.
+postgresql_major() {
+    local bin
+    bin=$(newest_postgresql)
+    if [ -n "$bin" ]; then
+        basename "${bin%/bin}"
+    else
+        apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-\([0-9][0-9]*\)$/\1/p' | head -n 1
+    fi
+}

@@ -1,0 +1,69 @@
+# shellcheck shell=bash
+# Source this (after env.sh and pythons.sh) for run_sanity: ansible-test without containers, and without any download
+# but from the package index.
+
+# Puts a copy of what git would commit where ansible-test wants it: in a real folder of the collection's name that is
+# the root of a git repository (it would take the ignored .cache around it for "nothing to test").
+copy_checkout() {
+    local copy=$1 file
+    rm -rf "$copy"
+    mkdir -p "$copy"
+    git -C "$DBFLEET_ROOT" ls-files -z --cached --others --exclude-standard |
+        while IFS= read -r -d '' file; do
+            [ ! -e "$DBFLEET_ROOT/$file" ] || printf '%s\0' "$file"
+        done | tar -C "$DBFLEET_ROOT" --null --files-from=- --create | tar -C "$copy" --extract
+    git -C "$copy" init --quiet
+}
+
+# The commands that ansible-test looks for: every real Python of the machine. (pyenv's shims break its compile test.)
+link_pythons() {
+    local directory=$1 version path
+    rm -rf "$directory"
+    mkdir -p "$directory"
+    while read -r version path; do
+        ln -s "$path" "$directory/python$version"
+    done < <(list_pythons)
+}
+
+# ansible-test clears the environment before it calls pip, so pip's settings must be in a file of the private home.
+keep_pip_settings() {
+    local python=$1
+    mkdir -p "$HOME/.config/pip"
+    {
+        echo '[global]'
+        HOME=$DBFLEET_USER_HOME "$python" -m pip config list |
+            sed -nE "s/^(global|install|:env:)\.([a-z-]+)='(.*)'\$/\2 = \3/p" | sed 's/\\n/\n  /g' |
+            awk '/^[a-z]/ { name = $1 } { value[name] = (/^[a-z]/ ? "" : value[name] "\n") $0 }
+                 END { for (name in value) print value[name] }'
+    } >"$HOME/.config/pip/pip.conf"
+}
+
+# ansible-test would download a get-pip script for its pip release; ours installs the wheel from the package index.
+provide_get_pip() {
+    local python=$1 cache=$HOME/.ansible/test/cache release
+    release=$("$python" - <<'END'
+import inspect, re
+from ansible_test._internal.python_requirements import get_venv_packages
+
+print(re.search(r"pip='([0-9.]+)'", inspect.getsource(get_venv_packages)).group(1))
+END
+    )
+    mkdir -p "$cache"
+    [ -e "$cache/pip-$release-py3-none-any.whl" ] ||
+        HOME=$DBFLEET_USER_HOME "$python" -m pip download --quiet --quiet --no-deps --dest "$cache" "pip==$release"
+    cp "$DBFLEET_ROOT/tests/support/get_pip.py" "$cache/get_pip_${release//./_}.py"
+}
+
+# run_sanity SERIES VERSION: with one Python version, or with "all" that the machine has and the release knows.
+run_sanity() {
+    local series=$1 version=$2
+    local copy=$DBFLEET_CACHE/sanity/ansible_collections/dbfleet/audit python=$DBFLEET_CACHE/venv/$series/bin/python
+    local options=(--color no)
+    [ "$version" = all ] || options+=(--python "$version")
+    copy_checkout "$copy"
+    link_pythons "$DBFLEET_CACHE/pythons"
+    keep_pip_settings "$python"
+    provide_get_pip "$python"
+    cd "$copy" || return
+    PATH=$DBFLEET_CACHE/venv/$series/bin:$DBFLEET_CACHE/pythons:$PATH ansible-test sanity "${options[@]}"
+}
