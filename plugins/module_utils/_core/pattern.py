@@ -30,7 +30,7 @@ class Pattern:
         if not match:
             raise AuditError(
                 f"{where}: {text!r} is not `schema.table`; write for example 'public.users', 'billing.*', "
-                "or '\"odd.schema\".\"odd table\"' for a name that holds a dot"
+                'or \'"odd.schema"."odd table"\' for a name that holds a dot'
             )
         return cls(text, *match.groups())
 

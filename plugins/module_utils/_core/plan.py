@@ -15,12 +15,14 @@ from .sql import Sql
 class Step:
     """One statement and the difference that it removes.
 
-    :ivar problem: the kind of difference, in verify's terms (missing, altered, disabled, grant, ...).
+    :ivar reason: the difference in words, or for a step that only belongs to another one, what it is for.
+    :ivar problem: the kind of difference, in verify's terms (missing, altered, disabled, grant), or None for a step
+        that only belongs to another one.
     """
 
     statement: Sql
     reason: str
-    problem: str = "missing"
+    problem: str | None = None
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Transaction:
     required: bool = False
     steps: list[Step] = field(default_factory=list)
 
-    def add(self, statement: Sql, reason: str, problem: str = "missing") -> None:
+    def add(self, statement: Sql, reason: str, problem: str | None = None) -> None:
         self.steps.append(Step(statement, reason, problem))
 
 

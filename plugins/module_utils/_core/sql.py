@@ -11,8 +11,9 @@ so nothing in a plan ever has to escape anything.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Protocol
+from typing import Any, Protocol
 
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 

@@ -251,8 +251,12 @@ def _row_body(policy: Policy, place: dict[str, object]) -> Joined:
 
 def _statement_body(policy: Policy, place: dict[str, object]) -> Sql:
     old, new = (
-        sql("CASE WHEN v_redacted <> '{}' OR v_hashed <> '{}' THEN {schema}.mask(to_jsonb({row}), v_redacted, v_hashed) "
-            "ELSE to_jsonb({row}) END", row=sql(row), **place)
+        sql(
+            "CASE WHEN v_redacted <> '{}' OR v_hashed <> '{}' THEN {schema}.mask(to_jsonb({row}), v_redacted, v_hashed) "
+            "ELSE to_jsonb({row}) END",
+            row=sql(row),
+            **place,
+        )
         for row in ("o", "n")
     )
     changed = sql("{schema}.difference(i.old_image, i.new_image, i.hidden)", **place)

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any
 
 from .._core.plan import Transaction
 from .._core.sql import Identifier, Sql, identifiers, sql
@@ -67,12 +68,14 @@ class Function:
             transaction.add(self.create(schema), f"function {self.name} {difference}", problem)
         if current is None or current["owner"] != self.owner:
             transaction.add(
-                sql("ALTER {kind} {schema}.{name} OWNER TO {owner}", kind=kind, owner=Identifier.of(self.owner), **place),
-                f"function {self.name} belongs to {self.owner}",
-                "altered" if current else "missing",
+                sql(
+                    "ALTER {kind} {schema}.{name} OWNER TO {owner}", kind=kind, owner=Identifier.of(self.owner), **place
+                ),
+                f"function {self.name} does not belong to {self.owner}",
+                "altered" if current else None,
             )
         granted = {"PUBLIC"} if current is None else {entry[0] for entry in current["acl"] or []}
-        self._plan_grants(transaction, granted, kind, place)
+        self._plan_grants(transaction, granted, kind, place, "grant" if current else None)
 
     def _difference(self, current: Mapping[str, Any] | None, source: str) -> str:
         if current is None:
@@ -87,22 +90,29 @@ class Function:
         return next((difference for difference, same in checks.items() if not same), "")
 
     def _plan_grants(
-        self, transaction: Transaction, granted: set[str], kind: Sql, place: Mapping[str, Identifier]
+        self,
+        transaction: Transaction,
+        granted: set[str],
+        kind: Sql,
+        place: Mapping[str, Identifier],
+        problem: str | None,
     ) -> None:
         wanted = set(self.executors) - {self.owner}
         for role in sorted(granted - wanted):
             grantee = sql("PUBLIC") if role == "PUBLIC" else Identifier.of(role)
             transaction.add(
                 sql("REVOKE ALL ON {kind} {schema}.{name} FROM {grantee}", kind=kind, grantee=grantee, **place),
-                f"{role} may not execute {self.name}",
-                "grant",
+                f"{role} holds EXECUTE on {self.name} and must not",
+                problem,
             )
         missing = sorted(wanted - granted)
         if missing:
             transaction.add(
-                sql("GRANT EXECUTE ON {kind} {schema}.{name} TO {roles}", kind=kind, roles=identifiers(missing), **place),
-                f"{', '.join(missing)} may execute {self.name}",
-                "grant",
+                sql(
+                    "GRANT EXECUTE ON {kind} {schema}.{name} TO {roles}", kind=kind, roles=identifiers(missing), **place
+                ),
+                f"{', '.join(missing)} lacks EXECUTE on {self.name}",
+                problem,
             )
 
 

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .._core.plan import Transaction
 from .._core.sql import Identifier, Sql, sql
@@ -31,22 +32,24 @@ def plan_grants(
     extra = [(role, privilege) for role, privilege, grantable in current if grantable or wanted.get(role) != privilege]
     for role, privilege in sorted(extra):
         transaction.add(
-            sql("REVOKE {privilege} ON {target} FROM {role}", privilege=sql(privilege), target=target, role=_role(role)),
-            f"{role} may not {privilege} on {subject}",
+            sql(
+                "REVOKE {privilege} ON {target} FROM {role}", privilege=sql(privilege), target=target, role=_role(role)
+            ),
+            f"{role} holds {privilege} on {subject} and must not",
             "grant",
         )
     for role, privilege in wanted.items():
         if (role, privilege) not in held:
             transaction.add(
-                sql("GRANT {privilege} ON {target} TO {role}", privilege=sql(privilege), target=target, role=_role(role)),
-                f"{role} may {privilege} on {subject}",
+                sql(
+                    "GRANT {privilege} ON {target} TO {role}", privilege=sql(privilege), target=target, role=_role(role)
+                ),
+                f"{role} lacks {privilege} on {subject}",
                 "grant",
             )
 
 
-def plan_column_revokes(
-    transaction: Transaction, table: Sql, subject: str, current: Sequence[Sequence[str]]
-) -> None:
+def plan_column_revokes(transaction: Transaction, table: Sql, subject: str, current: Sequence[Sequence[str]]) -> None:
     """Add a REVOKE for every grant on a single column: none of ours is."""
     for role, privilege, column in current:
         transaction.add(
@@ -57,7 +60,7 @@ def plan_column_revokes(
                 table=table,
                 role=_role(role),
             ),
-            f"{role} may not {privilege} column {column} of {subject}",
+            f"{role} holds {privilege} on column {column} of {subject} and must not",
             "grant",
         )
 

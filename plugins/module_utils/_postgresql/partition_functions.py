@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 from .._core.sql import Identifier, Literal, Sql, sql
-from .session import LOCK_KEY
 from .function import OWNER, SAFE_PATH, Function
+from .session import LOCK_KEY
 
 INTERVALS = ("month", "week", "day")
 DEFAULT_INTERVAL = "month"
@@ -81,7 +81,9 @@ _PLAN = """
         'ALTER TABLE %I.audit_log_future RENAME TO audit_log_moving', v_log),
         'reason', 'the rows of the catch-all wait for their periods');
     END IF;
-    SELECT v_plan || coalesce(jsonb_agg(jsonb_build_object('sql', s.text, 'reason', s.reason) ORDER BY l.nr, s.nr), '[]')
+    SELECT v_plan || coalesce(jsonb_agg(
+             jsonb_build_object('sql', s.text, 'reason', s.reason, 'problem', CASE s.nr WHEN 1 THEN 'missing' END)
+             ORDER BY l.nr, s.nr), '[]')
     INTO v_plan
     FROM jsonb_array_elements_text(v_leaves) WITH ORDINALITY AS l (name, nr)
     CROSS JOIN LATERAL (VALUES
@@ -101,7 +103,8 @@ _PLAN = """
 
   v_move := jsonb_build_object('subject', 'rows of the catch-all', 'statements', jsonb_build_array(
     jsonb_build_object('sql', format('INSERT INTO %1$I.audit_log_data SELECT * FROM %1$I.audit_log_moving', v_log),
-                       'reason', 'rows of the catch-all move into their periods, with their ids'),
+                       'reason', 'rows of the catch-all move into their periods, with their ids',
+                       'problem', 'missing'),
     jsonb_build_object('sql', format('DROP TABLE %I.audit_log_moving', v_log), 'reason', 'every row of it has moved')));
   IF v_moving THEN
     v_plan := v_move || v_plan;
@@ -174,10 +177,16 @@ def partition_functions(schema: str) -> list[Function]:
         ahead_setting=Literal(AHEAD_SETTING),
     )
     return [
-        Function("partition_plan", body, "period text, ahead int, at timestamptz", "jsonb",
-                 settings=(SAFE_PATH, ("TimeZone", "UTC"))),
-        Function("maintain_partitions", maintain, "at timestamptz DEFAULT clock_timestamp()", procedure=True,
-                 settings=()),
+        Function(
+            "partition_plan",
+            body,
+            "period text, ahead int, at timestamptz",
+            "jsonb",
+            settings=(SAFE_PATH, ("TimeZone", "UTC")),
+        ),
+        Function(
+            "maintain_partitions", maintain, "at timestamptz DEFAULT clock_timestamp()", procedure=True, settings=()
+        ),
     ]
 
 

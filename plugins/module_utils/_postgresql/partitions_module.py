@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from .._core.plan import Plan
@@ -63,7 +62,7 @@ def plan_partitions(session: Session, schema: str, interval: str, ahead: int) ->
     for unit in state.plan:
         transaction = plan.transaction(unit["subject"], required=True)
         for step in unit["statements"]:
-            transaction.add(sql("{text}", text=Verbatim(step["sql"])), step["reason"])
+            transaction.add(sql("{text}", text=Verbatim(step["sql"])), step["reason"], step.get("problem"))
     refuse_standby(session, state.in_recovery and bool(plan))
     return plan
 
@@ -83,4 +82,3 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
     log = session.identifier(params["schema"], "audit_log_data")
     rows = session.all(_PARTITIONS, {"log": log})
     module.results["partitions"] = [{"name": row.name, "from": row.lower, "to": row.upper} for row in rows]
-

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import traceback
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from .._core.errors import AuditError
 
@@ -143,5 +144,3 @@ def _connect_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     }
     arguments.update((key, value) for key, value in optional.items() if value)
     return arguments
-
-

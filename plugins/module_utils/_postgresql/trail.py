@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
-from .._core.sql import Identifier, Literal, Quoter, Sql, sql
+from .._core.sql import Identifier, Literal, Quoter, sql
 from . import trail_tables as tables
 from .function import OWNER, READER, WRITER, Function
 from .grants import plan_column_revokes, plan_grants
@@ -87,7 +88,9 @@ def check(options: TrailOptions, catalog: TrailCatalog) -> None:
             raise AuditError(f"role {role!r} does not exist; create it, or take it out of `readers`/`applications`")
     for role in options.readers:
         if role in options.applications:
-            raise AuditError(f"role {role!r} is in both `readers` and `applications`; applications must not read the log")
+            raise AuditError(
+                f"role {role!r} is in both `readers` and `applications`; applications must not read the log"
+            )
     if options.tablespace and options.tablespace not in catalog.tablespaces:
         raise AuditError(f"tablespace {options.tablespace!r} does not exist on this server")
     if catalog.foreign_casts:
@@ -137,18 +140,20 @@ class _Builder:
             role = {"role": Identifier.of(name)}
             current = self.catalog.roles.get(name)
             if current is None:
-                self.steps.add(sql("CREATE ROLE {role} NOLOGIN", **role), f"role {name} is missing")
+                self.steps.add(sql("CREATE ROLE {role} NOLOGIN", **role), f"role {name} is missing", "missing")
                 comment = Literal(f"{MARK}: {purpose}")
                 self.steps.add(sql("COMMENT ON ROLE {role} IS {text}", text=comment, **role), f"role {name} is ours")
                 continue
             if current["login"] or current["superuser"]:
                 self.steps.add(
-                    sql("ALTER ROLE {role} NOLOGIN NOSUPERUSER", **role), f"role {name} must not log in", "altered"
+                    sql("ALTER ROLE {role} NOLOGIN NOSUPERUSER", **role),
+                    f"role {name} can log in or is a superuser",
+                    "altered",
                 )
             for member in (current["members"] or []) if name != READER else []:
                 self.steps.add(
                     sql("REVOKE {role} FROM {member}", member=Identifier.of(member), **role),
-                    f"{member} may not act as {name}",
+                    f"{member} is a member of {name} and must not be",
                     "grant",
                 )
 
@@ -157,13 +162,14 @@ class _Builder:
             self.steps.add(
                 sql("CREATE SCHEMA {schema} AUTHORIZATION {owner}", owner=Identifier.of(OWNER), **self.place),
                 f"schema {self.options.schema} is missing",
+                "missing",
             )
             mark = Literal(f"{MARK} {tables.TRAIL_VERSION}")
             self.steps.add(sql("COMMENT ON SCHEMA {schema} IS {mark}", mark=mark, **self.place), "the schema is ours")
         elif self.catalog.schema["owner"] != OWNER:
             self.steps.add(
                 sql("ALTER SCHEMA {schema} OWNER TO {owner}", owner=Identifier.of(OWNER), **self.place),
-                f"schema {self.options.schema} belongs to {OWNER}",
+                f"schema {self.options.schema} does not belong to {OWNER}",
                 "altered",
             )
         writers = (WRITER, READER, *self.options.readers, *self.options.applications)
@@ -180,23 +186,26 @@ class _Builder:
             self.steps.add(sql("SET LOCAL ROLE {owner}", owner=Identifier.of(OWNER)), "objects of the trail's owner")
             sequence = Literal(f"{self.quoter.identifier(self.options.schema)}.audit_log_id_seq")
             for name, ddl in missing:
-                self._add(ddl, f"{name} is missing", sequence=sequence)
+                self._add(ddl, f"{name} is missing", "missing", sequence=sequence)
                 if name == "audit_log_data":
                     self._add(tables.LOG_COMMENT, "what hidden_changes means")
             for name in indexes:
-                self._add(tables.INDEXES[name], f"index {name} is asked for")
+                self._add(tables.INDEXES[name], f"index {name} is missing", "missing")
             if not self.catalog.partitions():
                 self._add(tables.CATCH_ALL, "a place for every row, whatever its time")
                 self._add(tables.ATTACH_CATCH_ALL, "a place for every row, whatever its time")
             self.steps.add(sql("RESET ROLE"), "back to the login")
         self._tablespace()
         if not self.catalog.has_hash_key:
-            self._add(tables.HASH_KEY, "a key for the digests of hashed columns")
+            self._add(tables.HASH_KEY, "there is no key for the digests of hashed columns", "missing")
         for name, value in ((INTERVAL_SETTING, DEFAULT_INTERVAL), (AHEAD_SETTING, str(DEFAULT_AHEAD))):
             if name not in self.catalog.settings:
-                self._add("INSERT INTO {schema}.setting (name, value) VALUES ({name}, {value})",
-                          f"{name} is {value} until postgresql_audit_partitions says otherwise",
-                          name=Literal(name), value=Literal(value))
+                self._add(
+                    "INSERT INTO {schema}.setting (name, value) VALUES ({name}, {value})",
+                    f"{name} is {value} until postgresql_audit_partitions says otherwise",
+                    name=Literal(name),
+                    value=Literal(value),
+                )
 
     def functions(self, functions: Sequence[Function]) -> None:
         for function in functions:
@@ -210,11 +219,18 @@ class _Builder:
             current = self.catalog.relations.get(name)
             known = self.catalog.definitions.get(f"view {name}")
             if not (current and known == [digest, current["definition"]]):
-                self._add(ddl, f"view {name} {'was altered' if current else 'is missing'}",
-                          "altered" if current else "missing")
-                self._add(tables.REMEMBER_VIEW, f"view {name} as the server keeps it", "altered" if current else "missing",
-                          object=Literal(f"view {name}"), digest=Literal(digest),
-                          view=Literal(f"{self.quoter.identifier(self.options.schema)}.{name}"))
+                self._add(
+                    ddl,
+                    f"view {name} {'was altered' if current else 'is missing'}",
+                    "altered" if current else "missing",
+                )
+                self._add(
+                    tables.REMEMBER_VIEW,
+                    f"view {name} as the server keeps it",
+                    object=Literal(f"view {name}"),
+                    digest=Literal(digest),
+                    view=Literal(f"{self.quoter.identifier(self.options.schema)}.{name}"),
+                )
             if current is None or current["owner"] != OWNER:
                 self._own(name, "VIEW", current)
 
@@ -229,26 +245,38 @@ class _Builder:
         for name in self.catalog.partitions():
             clone = (self.catalog.relations[name]["triggers"] or {}).get("dbfleet_audit_row_guard")
             if clone and clone["enabled"] != "A":
-                self._enable(name, "dbfleet_audit_row_guard", {"table": Identifier.of(self.options.schema, name)})
+                self._enable(
+                    name, "dbfleet_audit_row_guard", {"table": Identifier.of(self.options.schema, name)}, "disabled"
+                )
 
-    def _guard(self, table_name: str, trigger: str, ddl: str, kind: int, triggers: Mapping[str, Any],
-               table: Mapping[str, Any]) -> None:
+    def _guard(
+        self, table_name: str, trigger: str, ddl: str, kind: int, triggers: Mapping[str, Any], table: Mapping[str, Any]
+    ) -> None:
         current = triggers.get(trigger)
         if not (current and current["function"] == "refuse_change" and current["type"] == kind):
-            self._add(ddl, f"{table_name} refuses changes", "altered" if current else "missing", **table)
-            current = None
-        if current is None or current["enabled"] != "A":
+            self._add(
+                ddl,
+                f"{table_name} does not refuse changes: {trigger} {'was altered' if current else 'is missing'}",
+                "altered" if current else "missing",
+                **table,
+            )
             self._enable(table_name, trigger, table)
+        elif current["enabled"] != "A":
+            self._enable(table_name, trigger, table, "disabled")
 
-    def _enable(self, table_name: str, trigger: str, table: Mapping[str, Any]) -> None:
-        self._add("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}",
-                  f"{table_name} refuses changes whatever session_replication_role says", "disabled",
-                  table=table["table"], trigger=Identifier.of(trigger))
+    def _enable(self, table_name: str, trigger: str, table: Mapping[str, Any], problem: str | None = None) -> None:
+        self._add(
+            "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}",
+            f"{table_name}: {trigger} does not fire in every session",
+            problem,
+            table=table["table"],
+            trigger=Identifier.of(trigger),
+        )
 
     def grants(self) -> None:
         readers = (READER, *self.options.readers)
         select = dict.fromkeys(readers, "SELECT")
-        wanted: dict[str, dict[str, str]] = {name: select for name in (*tables.VIEWS, "policy", "setting")}
+        wanted: dict[str, dict[str, str]] = dict.fromkeys((*tables.VIEWS, "policy", "setting"), select)
         wanted["audit_log_data"] = {WRITER: "INSERT", **select}
         wanted["audit_log_id_seq"] = {WRITER: "USAGE"}
         wanted["hash_key"] = {WRITER: "SELECT"}
@@ -270,33 +298,50 @@ class _Builder:
             current = self.catalog.event_triggers.get(name)
             trigger = {"trigger": Identifier.of(name)}
             same = current and current["ours"] and (current["event"], current["function"]) == (event, function)
-            if not (same and sorted(current["tags"] or []) == sorted(tags)):
+            same = same and sorted(current["tags"] or []) == sorted(tags)
+            if not same:
                 if current:
-                    self._add("DROP EVENT TRIGGER {trigger}", f"event trigger {name} was altered", "altered", **trigger)
-                self._add(_create_event_trigger(event, tags), f"event trigger {name} is missing", "missing",
-                          function=Identifier.of(self.options.schema, function), **trigger)
-                current = None
-            if current is None or current["enabled"] != "A":
-                self._add("ALTER EVENT TRIGGER {trigger} ENABLE ALWAYS", f"event trigger {name} always fires", "disabled",
-                          **trigger)
+                    self._add("DROP EVENT TRIGGER {trigger}", f"event trigger {name} was altered", **trigger)
+                self._add(
+                    _create_event_trigger(event, tags),
+                    f"event trigger {name} {'was altered' if current else 'is missing'}",
+                    "altered" if current else "missing",
+                    function=Identifier.of(self.options.schema, function),
+                    **trigger,
+                )
+            if not same or current["enabled"] != "A":
+                self._add(
+                    "ALTER EVENT TRIGGER {trigger} ENABLE ALWAYS",
+                    f"event trigger {name} does not fire in every session",
+                    "disabled" if same else None,
+                    **trigger,
+                )
 
     def _tablespace(self) -> None:
         current = self.catalog.relations.get("audit_log_data")
         wanted = self.options.tablespace
         if wanted and (current is None or current["tablespace"] != wanted):
-            self._add("ALTER TABLE {schema}.audit_log_data SET TABLESPACE {tablespace}",
-                      f"new partitions go to tablespace {wanted}", "altered", tablespace=Identifier.of(wanted))
+            self._add(
+                "ALTER TABLE {schema}.audit_log_data SET TABLESPACE {tablespace}",
+                f"new partitions do not go to tablespace {wanted}",
+                "altered",
+                tablespace=Identifier.of(wanted),
+            )
 
     def _own(self, name: str, kind: str, current: Any) -> None:
-        self._add(f"ALTER {kind} {{relation}} OWNER TO {{owner}}", f"{name} belongs to {OWNER}",
-                  "altered" if current else "missing",
-                  relation=Identifier.of(self.options.schema, name), owner=Identifier.of(OWNER))
+        self._add(
+            f"ALTER {kind} {{relation}} OWNER TO {{owner}}",
+            f"{name} does not belong to {OWNER}",
+            "altered" if current else None,
+            relation=Identifier.of(self.options.schema, name),
+            owner=Identifier.of(OWNER),
+        )
 
     def _has_index(self, name: str) -> bool:
         relation = self.catalog.relations.get("audit_log_data") or {}
         return f"audit_log_{name}_idx" in (relation.get("indexes") or [])
 
-    def _add(self, template: str, reason: str, problem: str = "missing", **arguments: Any) -> None:
+    def _add(self, template: str, reason: str, problem: str | None = None, **arguments: Any) -> None:
         self.steps.add(sql(template, **{**self.place, **arguments}), reason, problem)
 
 
@@ -305,13 +350,11 @@ def _create_event_trigger(event: str, tags: Sequence[str]) -> str:
     return f"CREATE EVENT TRIGGER {{trigger}} ON {event}{condition} EXECUTE FUNCTION {{function}}()"
 
 
-def limitations(catalog: TrailCatalog) -> list[str]:
+def limitations(superuser: bool) -> list[str]:
     """Return the guarantees that this login cannot give, in words."""
-    if catalog.superuser:
+    if superuser:
         return []
     return [
         "no event triggers (the login is no superuser): dropped audit objects and casts to json are found by verify "
         "afterwards, not refused",
     ]
-
-

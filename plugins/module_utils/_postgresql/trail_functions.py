@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .function import READER, SAFE_PATH, WRITER, Function
@@ -245,8 +245,9 @@ END
 """
 
 
-def trail_functions(schema: str, context: Mapping[str, Sequence[str]], applications: Sequence[str],
-                    readers: Sequence[str]) -> list[Function]:
+def trail_functions(
+    schema: str, context: Mapping[str, Sequence[str]], applications: Sequence[str], readers: Sequence[str]
+) -> list[Function]:
     """Return the functions of a trail whose records take their context from `context`."""
     place = {"schema": Identifier.of(schema)}
 
@@ -261,10 +262,12 @@ def trail_functions(schema: str, context: Mapping[str, Sequence[str]], applicati
         stable("try_jsonb", _TRY_JSONB, "value text", "jsonb", language="plpgsql"),
         stable("try_inet", _TRY_INET, "value text", "inet", language="plpgsql"),
         stable("snake_case", _SNAKE_CASE, "value jsonb", "jsonb"),
-        Function("has_context", _has_context(context), "", "boolean", "sql", volatility="s", settings=(),
-                 executors=(WRITER,)),
-        Function("current_context", _current_context(schema, context), "", "jsonb", volatility="s",
-                 executors=(WRITER,)),
+        Function(
+            "has_context", _has_context(context), "", "boolean", "sql", volatility="s", settings=(), executors=(WRITER,)
+        ),
+        Function(
+            "current_context", _current_context(schema, context), "", "jsonb", volatility="s", executors=(WRITER,)
+        ),
         Function("set_context", sql(_SET_CONTEXT), "context jsonb", "void", executors=tuple(applications)),
         stable("keyed_digest", _KEYED_DIGEST, "value text", "text"),
         stable("mask", _MASK, "image jsonb, redacted text[], hashed text[]", "jsonb", language="plpgsql"),
@@ -272,14 +275,27 @@ def trail_functions(schema: str, context: Mapping[str, Sequence[str]], applicati
         stable("pick", _PICK, "image jsonb, columns text[]", "jsonb"),
         stable("difference", _DIFFERENCE, "old_image jsonb, new_image jsonb, hidden text[]", "jsonb"),
         stable("composite_key", _COMPOSITE_KEY, "image jsonb, columns text[]", "text"),
-        Function("log_event", sql(_LOG_EVENT, **place),
-                 "action text, resource_type text DEFAULT NULL, resource_id text DEFAULT NULL, "
-                 "success boolean DEFAULT true, metadata jsonb DEFAULT NULL",
-                 "void", definer=True, owner=WRITER, executors=tuple(applications),
-                 settings=(SAFE_PATH, ("TimeZone", "UTC"))),
+        Function(
+            "log_event",
+            sql(_LOG_EVENT, **place),
+            "action text, resource_type text DEFAULT NULL, resource_id text DEFAULT NULL, "
+            "success boolean DEFAULT true, metadata jsonb DEFAULT NULL",
+            "void",
+            definer=True,
+            owner=WRITER,
+            executors=tuple(applications),
+            settings=(SAFE_PATH, ("TimeZone", "UTC")),
+        ),
         *partition_functions(schema),
-        Function("canonical", sql(_CANONICAL), "r {schema}.audit_log_data", "text", "sql", volatility="s",
-                 executors=(READER, *readers)),
+        Function(
+            "canonical",
+            sql(_CANONICAL),
+            "r {schema}.audit_log_data",
+            "text",
+            "sql",
+            volatility="s",
+            executors=(READER, *readers),
+        ),
     ]
 
 

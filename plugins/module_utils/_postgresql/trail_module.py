@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from .._core.errors import AuditError
 from .._core.plan import Plan
@@ -56,7 +57,7 @@ def present(module: PostgresqlModule, session: Session) -> None:
         catalog = trail_catalog.read(open_session, options.schema, options.roles())
         plan = plan_trail(options, catalog, open_session)
         refuse_standby(open_session, catalog.in_recovery and bool(plan))
-        module.results["limitations"] = limitations(catalog)
+        module.results["limitations"] = limitations(catalog.superuser)
         return plan
 
     module.reconcile(session, planner)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any
 
 from .._core.policy import Policy, is_sensitive
 from .._core.sql import Identifier, Sql, Verbatim, literals, sql

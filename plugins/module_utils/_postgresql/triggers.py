@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Mapping, Sequence
 
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
@@ -79,9 +79,7 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, quoter: Quot
 
     :raises AuditError: for anything in the policies that the database does not bear out.
     """
-    selection = select(
-        options.policies, options.exemptions, catalog.tables, options.database, options.allow_missing
-    )
+    selection = select(options.policies, options.exemptions, catalog.tables, options.database, options.allow_missing)
     _refuse_statement_capture(selection, catalog, options.database)
     result = TriggerPlan(Plan(), selection, _warnings(selection, catalog))
     _plan_policies(result.plan.transaction(POLICIES, required=True), options, catalog, quoter)
@@ -98,9 +96,7 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, quoter: Quot
     return result
 
 
-def _plan_policies(
-    transaction: Transaction, options: TriggerOptions, catalog: TriggerCatalog, quoter: Quoter
-) -> None:
+def _plan_policies(transaction: Transaction, options: TriggerOptions, catalog: TriggerCatalog, quoter: Quoter) -> None:
     current = {stored.name: stored for stored in catalog.stored if stored.current}
     next_id = max((stored.policy_id for stored in catalog.stored), default=0) + 1
     place = {"schema": Identifier.of(options.schema)}
@@ -156,8 +152,8 @@ def _plan_trigger(
         # In the same transaction: CREATE OR REPLACE leaves a trigger that session_replication_role can silence.
         transaction.add(
             sql("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}", **place),
-            f"{trigger.table.title}: {trigger.name} fires in every session",
-            "missing" if difference else "disabled",
+            f"{trigger.table.title}: {trigger.name} does not fire in every session",
+            None if difference else "disabled",
         )
     if difference and trigger.per_row and trigger.when:
         statement = sql(

@@ -1,0 +1,37 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Read-only facts about a server, for roles and for people."""
+
+from __future__ import annotations
+
+import fnmatch
+
+from .module import PostgresqlModule
+from .session import Session
+from .trail import limitations
+
+_SERVER = """
+SELECT pg_is_in_recovery() AS in_recovery,
+       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
+       ARRAY(SELECT datname::text FROM pg_database
+             WHERE datallowconn AND NOT datistemplate AND has_database_privilege(oid, 'CONNECT')
+             ORDER BY datname) AS databases
+"""
+
+
+def gather(module: PostgresqlModule, session: Session) -> None:
+    """Put the facts into the module's results."""
+    server = session.one(_SERVER)
+    patterns = module.params["databases"]
+    matched = {pattern: fnmatch.filter(server.databases, pattern) for pattern in patterns}
+    module.results.update(
+        version={"full": session.version, "major": session.version_number // 10000},
+        in_recovery=server.in_recovery,
+        superuser=server.superuser,
+        databases=sorted({name for names in matched.values() for name in names}),
+        matches=matched,
+        unmatched=[pattern for pattern in patterns if not matched[pattern]],
+        limitations=limitations(server.superuser),
+    )

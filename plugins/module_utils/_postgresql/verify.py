@@ -1,0 +1,91 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Verification: what a rollout would change is what is wrong now, and the self-test proves the rest by doing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Callable
+
+from .._core.errors import AuditError
+from .._core.plan import Plan
+from . import trail_catalog
+from .module import PostgresqlModule
+from .partitions_module import plan_partitions
+from .self_test import Problem, self_test
+from .session import Session
+from .trail import plan_trail
+from .trail_module import trail_options
+from .trigger_catalog import read_policies, read_tables
+from .triggers import TriggerCatalog, plan_triggers
+from .triggers_module import exceptions, trigger_options
+
+
+def verify(module: PostgresqlModule, session: Session) -> None:
+    """Compare the database with what the options ask for, try it out, and report."""
+    params = module.params
+    trail, triggers = trail_options(params), trigger_options(params)
+    catalog = trail_catalog.read(session, trail.schema, trail.roles())
+    if not catalog.installed:
+        raise AuditError(f"{session.database}: no audit trail in schema {trail.schema!r}; run playbooks/site.yml first")
+    everything = TriggerCatalog(
+        catalog, read_tables(session, trail.schema), read_policies(session, trail.schema), session.encoding
+    )
+    problems = _differences(lambda: plan_trail(trail, catalog, session))
+
+    def table_plan() -> Plan:
+        result = plan_triggers(triggers, everything, session)
+        problems.extend(
+            Problem("exception_expired", f"the exception of {entry['table']} ended on {entry['until']}", entry["table"])
+            for entry in exceptions(result.selection)
+            if entry["expired"]
+        )
+        module.results.update(audited=len(result.selection.policies), auditable=result.selection.auditable)
+        return result.plan
+
+    problems += _differences(table_plan)
+    if not catalog.in_recovery:
+        problems += _differences(lambda: plan_partitions(session, trail.schema, params["interval"], params["ahead"]))
+    _finish(module, session, problems, params["self_test"] and not catalog.in_recovery and not module.check_mode)
+
+
+def _finish(module: PostgresqlModule, session: Session, problems: list[Problem], probe: bool) -> None:
+    params = module.params
+    policies = trigger_options(params).policies
+    found = self_test(session, params["schema"], policies) if probe and not _broken(problems) else []
+    tested = probe and not _broken(problems)
+    problems = problems + found
+    module.results.update(
+        valid=not problems,
+        problems=[{key: value for key, value in asdict(problem).items() if value} for problem in problems],
+        probes=len(policies) if tested else 0,
+        recorded=tested and not any(problem.type == "not_recorded" for problem in found),
+        tampering_refused=tested and not any(problem.type == "not_refused" for problem in found),
+    )
+    if problems and params["fail_on_problem"]:
+        raise AuditError(
+            f"{session.database}: {len(problems)} problems: "
+            + "; ".join(f"{problem.type}: {problem.detail}" for problem in problems[:10])
+            + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
+        )
+
+
+def _broken(problems: list[Problem]) -> bool:
+    """Tell whether functions are missing that the self-test would call."""
+    return any(problem.type == "missing" and problem.detail.startswith("function") for problem in problems)
+
+
+def _differences(planner: Callable[[], Plan]) -> list[Problem]:
+    """Return what a plan would change, once for each difference; a refusal to plan is a problem as well."""
+    try:
+        plan = planner()
+    except AuditError as error:
+        return [Problem("refused", str(error))]
+    return [
+        Problem(step.problem, step.reason, transaction.subject)
+        for transaction in plan.transactions
+        for step in transaction.steps
+        if step.problem
+    ]

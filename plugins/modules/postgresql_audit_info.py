@@ -1,0 +1,96 @@
+#!/usr/bin/python
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: postgresql_audit_info
+short_description: Read what a PostgreSQL server is and which databases it has
+description:
+  - Read-only facts that the roles need before they change anything.
+version_added: 0.1.0
+author:
+  - dbfleet.audit contributors (@dbfleet)
+extends_documentation_fragment:
+  - dbfleet.audit.postgresql
+attributes:
+  check_mode:
+    description: Reads only, in check mode too.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+options:
+  databases:
+    description: Names or glob patterns of databases to look for. Templates and databases that refuse connections never match.
+    type: list
+    elements: str
+    default: ["*"]
+"""
+
+EXAMPLES = r"""
+- name: Which tenants does this server have?
+  dbfleet.audit.postgresql_audit_info:
+    databases: ["tenant_*"]
+  register: server
+"""
+
+RETURN = r"""
+version:
+  description: Version of the server.
+  returned: always
+  type: dict
+  sample: {"full": "17.6 (Debian 17.6-0+deb13u1)", "major": 17}
+in_recovery:
+  description: Whether the server is a standby.
+  returned: always
+  type: bool
+  sample: false
+superuser:
+  description: Whether the login is a superuser.
+  returned: always
+  type: bool
+  sample: true
+databases:
+  description: Names of all databases that match, sorted.
+  returned: always
+  type: list
+  elements: str
+  sample: ["tenant_a", "tenant_b"]
+matches:
+  description: The same by pattern.
+  returned: always
+  type: dict
+  sample: {"tenant_*": ["tenant_a", "tenant_b"]}
+unmatched:
+  description: Patterns that match no database.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+limitations:
+  description: Guarantees that this login cannot give.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+seconds:
+  description: How long the module ran, in seconds.
+  returned: always
+  type: float
+  sample: 0.05
+"""
+
+from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.info import gather
+from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import PostgresqlModule
+
+
+def main() -> None:
+    PostgresqlModule({"databases": {"type": "list", "elements": "str", "default": ["*"]}}).run(gather)
+
+
+if __name__ == "__main__":
+    main()
