@@ -25,7 +25,8 @@ attributes:
     support: none
 options:
   databases:
-    description: Names or glob patterns of databases to look for. Templates and databases that refuse connections never match.
+    description:
+      - Names or glob patterns of databases to look for. Templates and databases that refuse connections never match.
     type: list
     elements: str
     default: ["*"]

@@ -34,7 +34,8 @@ options:
     choices: [present, absent]
     default: present
   drop_log:
-    description: With O(state=absent), drop the log and every row in it, and the roles unless another database uses them.
+    description:
+      - With O(state=absent), drop the log and every row in it, and the roles unless another database uses them.
     type: bool
     default: false
 seealso:

@@ -87,7 +87,8 @@ exceptions:
   returned: success, and when tables stayed locked
   type: list
   elements: dict
-  sample: [{"table": "public.tmp_load", "reason": "nightly load", "approved_by": "dpo", "until": "2027-03-31", "expired": false}]
+  sample:
+    - {"table": "public.tmp_load", "reason": "load", "approved_by": "dpo", "until": "2027-03-31", "expired": false}
 seconds:
   description: How long the module ran, in seconds.
   returned: always

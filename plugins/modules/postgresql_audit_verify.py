@@ -63,7 +63,8 @@ problems:
   returned: when the trail is installed
   type: list
   elements: dict
-  sample: [{"type": "disabled", "detail": "public.users: dbfleet_audit_update fires in every session", "table": "public.users"}]
+  sample:
+    - {"type": "missing", "detail": "public.users: dbfleet_audit_update is missing", "table": "public.users"}
 probes:
   description: Number of policies whose capture was proven by a probe change.
   returned: when the trail is installed

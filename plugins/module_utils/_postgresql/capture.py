@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Any
 
 from .._core.policy import Policy
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
@@ -106,63 +107,62 @@ _INSERT = """
     old_values, new_values, hidden_changes, changed_by, db_user, client_ip, application_name, context, policy_id)
 """
 
+_WHO = """coalesce(v_user, session_user), session_user, coalesce(v_client, inet_client_addr()),
+    current_setting('application_name'), v_context, {policy_id}"""
+
 _ROW_INSERT = (
     _INSERT
     + """  VALUES (clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table, v_record,
-    v_old, v_new, v_hidden, coalesce(v_user, session_user), session_user, coalesce(v_client, inet_client_addr()),
-    current_setting('application_name'), v_context, {policy_id});
+    v_old, v_new, v_hidden, {who});
 """
 )
 
-# OFFSET 0 keeps the planner from computing an image once for every place it is used in. The transition tables hold
-# old and new rows in the same order, which is what pairs them: a key may be missing, or be what was changed.
+# OFFSET 0 keeps the planner from computing an image once for every place it is used in.
 _STATEMENT_INSERT = (
     """
-  IF TG_OP = 'UPDATE' THEN"""
+  {branch} TG_OP = {operation} THEN"""
     + _INSERT
-    + """    SELECT clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table, {key},
-      i.old_image, {new_values}, i.hidden, coalesce(v_user, session_user), session_user, coalesce(v_client, inet_client_addr()),
-    current_setting('application_name'),
-      v_context, {policy_id}
-    FROM (
-      SELECT {old_image} AS old_image, {new_image} AS new_image, {full_image} AS full_image,
-        CASE WHEN v_redacted <> '{}' THEN {schema}.hidden_changes(to_jsonb(o), to_jsonb(n), v_redacted) END AS hidden
-      FROM (SELECT row_number() OVER () AS position, t AS o FROM old_rows AS t) AS a
-      JOIN (SELECT row_number() OVER () AS position, t AS n FROM new_rows AS t) AS b USING (position)
-      WHERE NOT o *= n
-      OFFSET 0
-    ) AS i{changed_only};
-  ELSIF TG_OP = 'INSERT' THEN"""
-    + _INSERT
-    + """    SELECT clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table, {key},
-      NULL, i.new_image, NULL, coalesce(v_user, session_user), session_user, coalesce(v_client, inet_client_addr()),
-    current_setting('application_name'),
-      v_context, {policy_id}
-    FROM (SELECT {new_image} AS new_image, {full_image} AS full_image FROM new_rows AS n OFFSET 0) AS i;
-  ELSIF TG_OP = 'DELETE' THEN"""
-    + _INSERT
-    + """    SELECT clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table, {key},
-      i.old_image, NULL, NULL, coalesce(v_user, session_user), session_user, coalesce(v_client, inet_client_addr()),
-    current_setting('application_name'),
-      v_context, {policy_id}
-    FROM (SELECT {old_image} AS old_image, {full_old_image} AS full_image FROM old_rows AS o OFFSET 0) AS i;
+    + """  SELECT clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table,
+    CASE TG_NARGS
+      WHEN 5 THEN coalesce(r.new_full, r.old_full) ->> TG_ARGV[4]
+      WHEN 4 THEN NULL
+      ELSE {schema}.composite_key(coalesce(r.new_full, r.old_full), TG_ARGV[4:])
+    END,
+    {old_values}, {new_values}, r.hidden, {who}
+  FROM ({rows}
+    OFFSET 0
+  ) AS r{filter};"""
+)
+
+# The transition tables hold old and new rows in the same order, which is what pairs them: a key may be missing, or be
+# what was changed.
+_STATEMENT_ROWS = {
+    "INSERT": """
+    SELECT NULL::jsonb AS old_full, {new} AS new_full, NULL::text[] AS hidden
+    FROM new_rows AS n""",
+    "UPDATE": """
+    SELECT {old} AS old_full, {new} AS new_full,
+      CASE WHEN v_redacted <> '{}' THEN {schema}.hidden_changes(to_jsonb(o), to_jsonb(n), v_redacted) END AS hidden
+    FROM (SELECT row_number() OVER () AS position, t AS o FROM old_rows AS t) AS a
+    JOIN (SELECT row_number() OVER () AS position, t AS n FROM new_rows AS t) AS b USING (position)
+    WHERE NOT o *= n""",
+    "DELETE": """
+    SELECT {old} AS old_full, NULL::jsonb AS new_full, NULL::text[] AS hidden
+    FROM old_rows AS o""",
+}
+
+_STATEMENT_TRUNCATE = (
+    """
   ELSE"""
     + _INSERT
-    + """    VALUES (clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table, NULL,
-      NULL, NULL, NULL, coalesce(v_user, session_user), session_user, coalesce(v_client, inet_client_addr()),
-    current_setting('application_name'), v_context, {policy_id});
+    + """  VALUES (clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table, NULL,
+    NULL, NULL, NULL, {who});
   END IF;
 """
 )
 
-_STATEMENT_CHANGED_ONLY = """
-    WHERE i.old_image::text <> i.new_image::text OR i.hidden IS NOT NULL"""
-
-_STATEMENT_KEY = """CASE TG_NARGS
-        WHEN 5 THEN i.full_image ->> TG_ARGV[4]
-        WHEN 4 THEN NULL
-        ELSE {schema}.composite_key(i.full_image, TG_ARGV[4:])
-      END"""
+_STATEMENT_IMAGE = """CASE WHEN v_redacted <> '{}' OR v_hashed <> '{}'
+      THEN {schema}.mask(to_jsonb({row}), v_redacted, v_hashed) ELSE to_jsonb({row}) END"""
 
 # The write goes through, and that its record is missing is itself on record, or, should that fail as well, in the
 # server's log and the client's hands.
@@ -199,9 +199,10 @@ def is_capture(function: str) -> bool:
 
 def capture_function(policy: Policy, policy_id: int, schema: str, silence_pgaudit: bool) -> Function:
     """Return the capture function of a policy version."""
-    place = {"schema": Identifier.of(schema), "policy_id": Literal(policy_id)}
+    place: dict[str, Any] = {"schema": Identifier.of(schema), "policy_id": Literal(policy_id)}
+    place["who"] = sql(_WHO, **place)
     work = _row_body(policy, place) if policy.capture == "row" else _statement_body(policy, place)
-    # A statement that changed nothing needs no context: there, FOUND tells after the fact whether anything was recorded.
+    # A statement that changed nothing needs no context; there, FOUND tells afterwards whether anything was recorded.
     order = (_require(policy), work) if policy.capture == "row" else (work, _require(policy))
     capture = Joined("", (sql(_CONTEXT, **place), *order))
     if policy.on_failure == "warn":
@@ -238,7 +239,7 @@ def _require(policy: Policy) -> Sql:
     )
 
 
-def _row_body(policy: Policy, place: dict[str, object]) -> Joined:
+def _row_body(policy: Policy, place: dict[str, Any]) -> Joined:
     parts = [sql(_ROW_IMAGES), sql(_ROW_MASK, **place), sql(_ROW_KEY, **place)]
     if policy.only or policy.excluded_columns:
         old, new = (_left_out(policy, image, place) for image in (sql("v_old"), sql("v_new")))
@@ -249,31 +250,31 @@ def _row_body(policy: Policy, place: dict[str, object]) -> Joined:
     return Joined("", tuple(parts))
 
 
-def _statement_body(policy: Policy, place: dict[str, object]) -> Sql:
-    old, new = (
-        sql(
-            "CASE WHEN v_redacted <> '{}' OR v_hashed <> '{}' THEN {schema}.mask(to_jsonb({row}), v_redacted, v_hashed) "
-            "ELSE to_jsonb({row}) END",
-            row=sql(row),
-            **place,
+def _statement_body(policy: Policy, place: dict[str, Any]) -> Joined:
+    images = {name: sql(_STATEMENT_IMAGE, row=sql(name[0]), **place) for name in ("old", "new")}
+    old, new = (_left_out(policy, sql(column), place) for column in ("r.old_full", "r.new_full"))
+    changed = sql("{schema}.difference({old}, {new}, r.hidden)", old=old, new=new, **place)
+    left_out = policy.only or policy.excluded_columns
+    silent = sql("\n  WHERE ({old})::text <> ({new})::text OR r.hidden IS NOT NULL", old=old, new=new)
+    branches = []
+    for operation, rows in _STATEMENT_ROWS.items():
+        update = operation == "UPDATE"
+        branches.append(
+            sql(
+                _STATEMENT_INSERT,
+                branch=sql("ELSIF" if branches else "IF"),
+                operation=Literal(operation),
+                old_values=old,
+                new_values=changed if update and policy.update_image == "changed" else new,
+                rows=sql(rows, old=images["old"], new=images["new"], **place),
+                filter=silent if update and left_out else sql(""),
+                **place,
+            )
         )
-        for row in ("o", "n")
-    )
-    changed = sql("{schema}.difference(i.old_image, i.new_image, i.hidden)", **place)
-    return sql(
-        _STATEMENT_INSERT,
-        key=sql(_STATEMENT_KEY, **place),
-        old_image=_left_out(policy, old, place),
-        new_image=_left_out(policy, new, place),
-        full_image=new,
-        full_old_image=old,
-        changed_only=sql(_STATEMENT_CHANGED_ONLY if policy.only or policy.excluded_columns else ""),
-        new_values=changed if policy.update_image == "changed" else sql("i.new_image"),
-        **place,
-    )
+    return Joined("", (*branches, sql(_STATEMENT_TRUNCATE, **place)))
 
 
-def _left_out(policy: Policy, image: Sql, place: dict[str, object]) -> Sql:
+def _left_out(policy: Policy, image: Sql, place: dict[str, Any]) -> Sql:
     if policy.only:
         return sql("{schema}.pick({image}, {columns})", image=image, columns=Literal(list(policy.only)), **place)
     if policy.excluded_columns:

@@ -38,7 +38,8 @@ _DECLARATIONS = """
 # A period's name and bounds are those of UTC, whatever the session's time zone. The catch-all is swapped for the new
 # periods and a new catch-all in one transaction; rows that it held move over, with their ids, in the next.
 _PLAN = """
-  SELECT true, nullif(substring(pg_get_expr(c.relpartbound, c.oid) FROM 'FROM \\(''?([^'')]+)'), 'MINVALUE')::timestamptz
+  SELECT true, nullif(substring(pg_get_expr(c.relpartbound, c.oid) FROM 'FROM \\(''?([^'')]+)'),
+                      'MINVALUE')::timestamptz
   INTO v_has_future, v_start
   FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
   WHERE i.inhparent = to_regclass(format('%I.audit_log_data', v_log)) AND c.relname = 'audit_log_future';

@@ -53,7 +53,8 @@ SELECT
                     WHERE a.grantee <> relowner),
             'columns', (SELECT jsonb_agg(attname ORDER BY attnum) FROM pg_attribute
                         WHERE attrelid = relation.oid AND attnum > 0 AND NOT attisdropped),
-            'column_acl', (SELECT jsonb_agg(jsonb_build_array(coalesce(r.rolname, 'PUBLIC'), a.privilege_type, t.attname))
+            'column_acl', (SELECT jsonb_agg(jsonb_build_array(
+                                    coalesce(r.rolname, 'PUBLIC'), a.privilege_type, t.attname))
                            FROM pg_attribute t, aclexplode(t.attacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
                            WHERE t.attrelid = relation.oid),
             'triggers', (SELECT jsonb_object_agg(tgname, jsonb_build_object(
@@ -93,7 +94,8 @@ SELECT
 """
 
 _SETTINGS = """
-SELECT (SELECT jsonb_object_agg(object, jsonb_build_array(source_digest, server_digest)) FROM {schema}.definition) AS definitions,
+SELECT (SELECT jsonb_object_agg(object, jsonb_build_array(source_digest, server_digest))
+        FROM {schema}.definition) AS definitions,
        (SELECT jsonb_object_agg(name, value) FROM {schema}.setting) AS settings,
        (SELECT EXISTS (SELECT FROM {schema}.hash_key)) AS has_hash_key,
        (SELECT EXISTS (SELECT FROM {schema}.audit_log_data)) AS has_rows

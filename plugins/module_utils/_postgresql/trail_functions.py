@@ -143,7 +143,7 @@ _HIDDEN_CHANGES = """
 """
 
 _PICK = """
-  SELECT coalesce(jsonb_object_agg(e.key, e.value), '{}')
+  SELECT CASE WHEN image IS NOT NULL THEN coalesce(jsonb_object_agg(e.key, e.value), '{}') END
   FROM jsonb_each(image) AS e
   WHERE e.key = ANY (columns)
 """

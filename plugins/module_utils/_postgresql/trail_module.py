@@ -43,7 +43,6 @@ def _context(wanted: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the defaults with the user's keys put over them; an empty list turns a source off."""
     context = dict(DEFAULT_CONTEXT)
     for key, names in wanted.items():
-        names = [names] if isinstance(names, str) else names
         if not isinstance(names, list) or not all(isinstance(name, str) and "." in name for name in names):
             raise AuditError(f"context: {key!r} takes a list of settings such as 'app.user', not {names!r}")
         context[key] = names

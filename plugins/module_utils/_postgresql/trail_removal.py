@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from .._core.errors import AuditError
-from .._core.plan import Plan
+from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, sql
 from .function import OWNER, READER, WRITER
 from .trail import MARK
@@ -50,10 +50,19 @@ def plan_removal(catalog: TrailCatalog, drop_log: bool) -> Plan:
         if catalog.event_triggers.get(name, {}).get("ours"):
             steps.add(sql("DROP EVENT TRIGGER {trigger}", trigger=Identifier.of(name)), f"event trigger {name} goes")
     if drop_log:
-        steps.add(sql("DROP SCHEMA {schema} CASCADE", schema=schema), "the log and its rows go, as asked (drop_log)")
-        for role in (READER, WRITER, OWNER):
-            steps.add(sql(_DROP_ROLE, role=Identifier.of(role)), f"role {role} goes unless another database needs it")
-        return plan
+        _drop_everything(steps, schema)
+    else:
+        _keep_rows(steps, catalog)
+    return plan
+
+
+def _drop_everything(steps: Transaction, schema: Identifier) -> None:
+    steps.add(sql("DROP SCHEMA {schema} CASCADE", schema=schema), "the log and its rows go, as asked (drop_log)")
+    for role in (READER, WRITER, OWNER):
+        steps.add(sql(_DROP_ROLE, role=Identifier.of(role)), f"role {role} goes unless another database needs it")
+
+
+def _keep_rows(steps: Transaction, catalog: TrailCatalog) -> None:
     for name in VIEWS:
         if name != "audit_log" and name in catalog.relations:
             steps.add(sql("DROP VIEW {view}", view=Identifier.of(catalog.schema_name, name)), f"view {name} goes")
@@ -62,4 +71,3 @@ def plan_removal(catalog: TrailCatalog, drop_log: bool) -> Plan:
             kind = "PROCEDURE" if name == "maintain_partitions" else "FUNCTION"
             function = Identifier.of(catalog.schema_name, name)
             steps.add(sql(f"DROP {kind} {{function}}", function=function), f"{name} goes")
-    return plan

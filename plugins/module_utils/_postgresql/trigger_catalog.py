@@ -21,7 +21,8 @@ WITH relation AS (
     AND c.relpersistence <> 't'
     AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
     AND n.nspname <> %(schema)s
-    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    AND NOT EXISTS (SELECT FROM pg_depend d
+                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ), attribute AS (
   SELECT attrelid, array_agg(attname::text ORDER BY attnum) AS columns
   FROM pg_attribute
@@ -45,7 +46,8 @@ WITH relation AS (
   SELECT t.tgrelid, jsonb_object_agg(t.tgname, jsonb_build_object(
            'function', p.proname, 'ours', p.pronamespace = to_regnamespace(quote_ident(%(schema)s)),
            'enabled', t.tgenabled, 'type', t.tgtype,
-           'arguments', encode(t.tgargs, 'hex'), 'condition', substring(pg_get_triggerdef(t.oid) FROM ' WHEN \\((.*)\\) EXECUTE FUNCTION '),
+           'arguments', encode(t.tgargs, 'hex'),
+           'condition', substring(pg_get_triggerdef(t.oid) FROM ' WHEN \\((.*)\\) EXECUTE FUNCTION '),
            'clones_off', EXISTS (SELECT FROM pg_trigger c
                                  WHERE c.tgname = t.tgname AND c.tgparentid <> 0 AND c.tgenabled <> 'A'
                                    AND c.tgrelid IN (SELECT relid FROM pg_partition_tree(t.tgrelid))),
