@@ -69,6 +69,7 @@ def plan_trail(options: TrailOptions, catalog: TrailCatalog, quoter: Quoter) -> 
     plan = Plan()
     builder = _Builder(options, catalog, quoter, plan.transaction(f"trail {options.schema}", required=True))
     builder.roles()
+    builder.pgaudit()
     builder.schema()
     functions = trail_functions(options.schema, options.context, options.applications, options.readers)
     builder.tables()
@@ -156,6 +157,16 @@ class _Builder:
                     f"{member} is a member of {name} and must not be",
                     "grant",
                 )
+
+    def pgaudit(self) -> None:
+        """Let the writer turn pgaudit off for itself; without this grant, the application's writes would fail."""
+        if self.catalog.silences_pgaudit and not self.catalog.may_silence:
+            self._add(
+                "GRANT SET ON PARAMETER pgaudit.log TO {writer}",
+                f"{WRITER} cannot keep pgaudit from logging the log's own rows",
+                "grant",
+                writer=Identifier.of(WRITER),
+            )
 
     def schema(self) -> None:
         if self.catalog.schema is None:

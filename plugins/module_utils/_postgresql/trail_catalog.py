@@ -88,10 +88,16 @@ SELECT
    JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
    WHERE n.oid <> trail.oid AND t.tgparentid = 0) AS table_triggers,
   (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
-  current_setting('pgaudit.log', true) IS NOT NULL AS pgaudit,
+  EXISTS (SELECT FROM pg_settings WHERE name = 'pgaudit.log') AS pgaudit,
+  {may_silence} AS may_silence,
   pg_is_in_recovery() AS in_recovery,
   (SELECT coalesce(jsonb_agg(spcname), '[]') FROM pg_tablespace) AS tablespaces
 """
+
+#: Whether the writer may turn pgaudit off for itself: parameters have grants since PostgreSQL 15.
+_MAY_SILENCE = """
+  EXISTS (SELECT FROM pg_parameter_acl, aclexplode(paracl) AS a JOIN pg_roles AS r ON r.oid = a.grantee
+          WHERE parname = 'pgaudit.log' AND rolname = 'audit_writer' AND privilege_type = 'SET')"""
 
 _SETTINGS = """
 SELECT (SELECT jsonb_object_agg(object, jsonb_build_array(source_digest, server_digest))
@@ -116,6 +122,7 @@ class TrailCatalog:
     table_triggers: list[str]
     superuser: bool
     pgaudit: bool
+    may_silence: bool
     in_recovery: bool
     tablespaces: list[str]
     version_number: int = 0
@@ -123,6 +130,11 @@ class TrailCatalog:
     settings: dict[str, Any] = field(default_factory=dict)
     has_hash_key: bool = False
     has_rows: bool = False
+
+    @property
+    def silences_pgaudit(self) -> bool:
+        """Whether capture functions turn pgaudit off for their own INSERT."""
+        return self.pgaudit and self.version_number >= 150000 and (self.superuser or self.may_silence)
 
     @property
     def installed(self) -> bool:
@@ -135,7 +147,9 @@ class TrailCatalog:
 
 def read(session: Session, schema: str, roles: list[str]) -> TrailCatalog:
     """Read the trail in `schema`, and whether the named roles exist."""
-    row = session.one(_OBJECTS, {"schema": schema, "roles": roles})
+    grants_on_parameters = session.version_number >= 150000
+    query = _OBJECTS.replace("{may_silence}", _MAY_SILENCE if grants_on_parameters else "false")
+    row = session.one(query, {"schema": schema, "roles": roles})
     catalog = TrailCatalog(
         schema,
         row.schema,
@@ -143,6 +157,7 @@ def read(session: Session, schema: str, roles: list[str]) -> TrailCatalog:
         *(value or [] for value in (row.foreign_casts, row.table_triggers)),
         row.superuser,
         row.pgaudit,
+        row.may_silence,
         row.in_recovery,
         row.tablespaces,
         session.version_number,

@@ -100,7 +100,6 @@ def _plan_policies(transaction: Transaction, options: TriggerOptions, catalog: T
     current = {stored.name: stored for stored in catalog.stored if stored.current}
     next_id = max((stored.policy_id for stored in catalog.stored), default=0) + 1
     place = {"schema": Identifier.of(options.schema)}
-    silence = catalog.trail.pgaudit and catalog.trail.version_number >= 150000
     for policy in options.policies:
         stored = current.pop(policy.name, None)
         if stored and stored.definition == policy.definition():
@@ -110,7 +109,7 @@ def _plan_policies(transaction: Transaction, options: TriggerOptions, catalog: T
             if stored:
                 _close(transaction, stored, place, "has a new version")
             _add(transaction, policy, policy_id, place)
-        function = capture_function(policy, policy_id, options.schema, silence)
+        function = capture_function(policy, policy_id, options.schema, catalog.trail.silences_pgaudit)
         source = function.body.render(quoter)
         function.plan(transaction, options.schema, catalog.trail.functions.get(function.name), source)
     if options.purge:
