@@ -63,16 +63,26 @@ _REQUIRE = """
 """
 
 # From here on the values are in variables of our own: OLD and NEW must not stand in an SQL statement, where pgaudit
-# would log the whole row with every column that is about to be redacted.
+# would log the whole row with every column that is about to be redacted. What jsonb cannot hold (more than 256 MB, or
+# a \u0000 in a json value) must not cost the application its write, nor the log its record.
 _ROW_IMAGES = """
-  v_old := to_jsonb(OLD);
-  v_new := to_jsonb(NEW);
+  BEGIN
+    v_old := to_jsonb(OLD);
+    v_new := to_jsonb(NEW);
+  EXCEPTION WHEN OTHERS THEN
+    IF TG_OP <> 'INSERT' THEN
+      v_old := {schema}.safe_image(OLD);
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+      v_new := {schema}.safe_image(NEW);
+    END IF;
+  END;
 """
 
 _ROW_MASK = """
   IF TG_ARGV[2] <> '{}' OR TG_ARGV[3] <> '{}' THEN
     IF TG_OP = 'UPDATE' THEN
-      v_hidden := {schema}.hidden_changes(v_old, v_new, TG_ARGV[2]::text[]);
+      v_hidden := {schema}.hidden_changes({old}, {new}, TG_ARGV[2]::text[]);
     END IF;
     v_old := {schema}.mask(v_old, TG_ARGV[2]::text[], TG_ARGV[3]::text[]);
     v_new := {schema}.mask(v_new, TG_ARGV[2]::text[], TG_ARGV[3]::text[]);
@@ -142,7 +152,7 @@ _STATEMENT_ROWS = {
     FROM new_rows AS n""",
     "UPDATE": """
     SELECT {old} AS old_full, {new} AS new_full,
-      CASE WHEN v_redacted <> '{}' THEN {schema}.hidden_changes(to_jsonb(o), to_jsonb(n), v_redacted) END AS hidden
+      CASE WHEN v_redacted <> '{}' THEN {schema}.hidden_changes({old_plain}, {new_plain}, v_redacted) END AS hidden
     FROM (SELECT row_number() OVER () AS position, t AS o FROM old_rows AS t) AS a
     JOIN (SELECT row_number() OVER () AS position, t AS n FROM new_rows AS t) AS b USING (position)
     WHERE NOT o *= n""",
@@ -161,8 +171,21 @@ _STATEMENT_TRUNCATE = (
 """
 )
 
-_STATEMENT_IMAGE = """CASE WHEN v_redacted <> '{}' OR v_hashed <> '{}'
-      THEN {schema}.mask(to_jsonb({row}), v_redacted, v_hashed) ELSE to_jsonb({row}) END"""
+_STATEMENT_IMAGE = "CASE WHEN v_safe THEN {schema}.safe_image({row}) ELSE to_jsonb({row}) END"
+_STATEMENT_MASK = "CASE WHEN v_masked THEN {schema}.mask({image}, v_redacted, v_hashed) ELSE {image} END"
+
+# One row that jsonb cannot hold sends the whole statement round a second time, the safe and slow way.
+_STATEMENT_BODY = """
+  LOOP
+    BEGIN{inserts}      EXIT;
+    EXCEPTION WHEN program_limit_exceeded OR untranslatable_character THEN
+      IF v_safe THEN
+        RAISE;
+      END IF;
+      v_safe := true;
+    END;
+  END LOOP;
+"""
 
 # The write goes through, and that its record is missing is itself on record, or, should that fail as well, in the
 # server's log and the client's hands.
@@ -218,6 +241,8 @@ def _declarations(policy: Policy) -> Sql:
         lines += "  v_old      jsonb;\n  v_new      jsonb;\n  v_hidden   text[];\n  v_record   text;\n"
     else:
         lines += "  v_redacted CONSTANT text[] := TG_ARGV[2];\n  v_hashed   CONSTANT text[] := TG_ARGV[3];\n"
+        lines += "  v_masked   CONSTANT boolean := TG_ARGV[2] <> '{}' OR TG_ARGV[3] <> '{}';\n"
+        lines += "  v_safe     boolean := false;\n"
     if policy.on_failure == "warn":
         lines += "  v_state    text;\n  v_message  text;\n"
     return sql(lines)
@@ -240,9 +265,9 @@ def _require(policy: Policy) -> Sql:
 
 
 def _row_body(policy: Policy, place: dict[str, Any]) -> Joined:
-    parts = [sql(_ROW_IMAGES), sql(_ROW_MASK, **place), sql(_ROW_KEY, **place)]
+    old, new = (_left_out(policy, image, place) for image in (sql("v_old"), sql("v_new")))
+    parts = [sql(_ROW_IMAGES, **place), sql(_ROW_MASK, old=old, new=new, **place), sql(_ROW_KEY, **place)]
     if policy.only or policy.excluded_columns:
-        old, new = (_left_out(policy, image, place) for image in (sql("v_old"), sql("v_new")))
         parts.append(sql(_ROW_LEFT_OUT, old=old, new=new))
     if policy.update_image == "changed":
         parts.append(sql(_ROW_CHANGED_ONLY, **place))
@@ -250,11 +275,13 @@ def _row_body(policy: Policy, place: dict[str, Any]) -> Joined:
     return Joined("", tuple(parts))
 
 
-def _statement_body(policy: Policy, place: dict[str, Any]) -> Joined:
-    images = {name: sql(_STATEMENT_IMAGE, row=sql(name[0]), **place) for name in ("old", "new")}
+def _statement_body(policy: Policy, place: dict[str, Any]) -> Sql:
+    raw = {name: sql(_STATEMENT_IMAGE, row=sql(name[0]), **place) for name in ("old", "new")}
+    images = {name: sql(_STATEMENT_MASK, image=image, **place) for name, image in raw.items()}
     old, new = (_left_out(policy, sql(column), place) for column in ("r.old_full", "r.new_full"))
     changed = sql("{schema}.difference({old}, {new}, r.hidden)", old=old, new=new, **place)
     left_out = policy.only or policy.excluded_columns
+    plain = {f"{name}_plain": _left_out(policy, image, place) for name, image in raw.items()}
     silent = sql("\n  WHERE ({old})::text <> ({new})::text OR r.hidden IS NOT NULL", old=old, new=new)
     branches = []
     for operation, rows in _STATEMENT_ROWS.items():
@@ -266,12 +293,13 @@ def _statement_body(policy: Policy, place: dict[str, Any]) -> Joined:
                 operation=Literal(operation),
                 old_values=old,
                 new_values=changed if update and policy.update_image == "changed" else new,
-                rows=sql(rows, old=images["old"], new=images["new"], **place),
+                rows=sql(rows, **images, **plain, **place),
                 filter=silent if update and left_out else sql(""),
                 **place,
             )
         )
-    return Joined("", (*branches, sql(_STATEMENT_TRUNCATE, **place)))
+    inserts = Joined("", (*branches, sql(_STATEMENT_TRUNCATE, **place)))
+    return sql(_STATEMENT_BODY, inserts=inserts)
 
 
 def _left_out(policy: Policy, image: Sql, place: dict[str, Any]) -> Sql:

@@ -118,6 +118,33 @@ _KEYED_DIGEST = """
   FROM {schema}.hash_key AS k
 """
 
+# Column by column, for a row that cannot become jsonb as a whole: escapes such as \u0000, which jsonb does not take,
+# are kept as they are written, a very large value as its length and digest; a row beyond all limits leaves the reason.
+_SAFE_IMAGE = r"""
+DECLARE
+  v_image jsonb := '{}';
+  v_name  text;
+  v_value json;
+BEGIN
+  FOR v_name, v_value IN
+    SELECT key, value
+    FROM json_each(regexp_replace(row_to_json(row_value)::text, '(?<!\\)((?:\\\\)*)\\u', '\1\\\\u', 'g')::json)
+  LOOP
+    IF octet_length(v_value::text) > 1048576 THEN
+      v_image := v_image || jsonb_build_object(v_name, jsonb_build_object(
+        'omitted', 'too large', 'characters', length(v_value #>> '{}'),
+        'sha256', encode(sha256(convert_to(v_value #>> '{}', 'UTF8')), 'hex')));
+    ELSE
+      v_image := v_image || jsonb_build_object(v_name,
+        coalesce({schema}.try_jsonb(v_value::text), to_jsonb(v_value::text)));
+    END IF;
+  END LOOP;
+  RETURN v_image;
+EXCEPTION WHEN OTHERS THEN
+  RETURN jsonb_build_object('omitted', SQLERRM);
+END
+"""
+
 _MASK = """
 DECLARE
   v_column text;
@@ -270,6 +297,7 @@ def trail_functions(
         ),
         Function("set_context", sql(_SET_CONTEXT), "context jsonb", "void", executors=tuple(applications)),
         stable("keyed_digest", _KEYED_DIGEST, "value text", "text"),
+        stable("safe_image", _SAFE_IMAGE, "row_value anyelement", "jsonb", language="plpgsql"),
         stable("mask", _MASK, "image jsonb, redacted text[], hashed text[]", "jsonb", language="plpgsql"),
         stable("hidden_changes", _HIDDEN_CHANGES, "old_image jsonb, new_image jsonb, redacted text[]", "text[]"),
         stable("pick", _PICK, "image jsonb, columns text[]", "jsonb"),
