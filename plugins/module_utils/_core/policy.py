@@ -159,6 +159,10 @@ def _parse_policy(raw: Any, where: str) -> Policy:
     texts = {key: _text(raw, key, where) for key in _TEXTS}
     where_named = f"{where} ({', '.join(lists['tables'])})"
     columns = _columns(raw.get("columns"), where_named)
+    if texts["when"] and choices["capture"] == "statement":
+        raise AuditError(
+            f"{where_named}: `when` looks at single rows, which `capture: statement` does not; remove one of the two"
+        )
     return Policy(
         name=texts["name"] or ", ".join(lists["tables"]),
         tables=tuple(Pattern.parse(text, where_named) for text in lists["tables"]),

@@ -145,20 +145,21 @@ _STATEMENT_INSERT = (
 )
 
 # The transition tables hold old and new rows in the same order, which is what pairs them: a key may be missing, or be
-# what was changed.
+# what was changed. Rows become columns of our own first (coalesce, because a plain t.* would be spread out): next to
+# the table's columns, one that has the name of an alias or of a variable would be taken for it.
 _STATEMENT_ROWS = {
     "INSERT": """
     SELECT NULL::jsonb AS old_full, {new} AS new_full, NULL::text[] AS hidden
-    FROM new_rows AS n""",
+    FROM (SELECT coalesce(t.*) AS n FROM new_rows AS t) AS b""",
     "UPDATE": """
     SELECT {old} AS old_full, {new} AS new_full,
       CASE WHEN v_redacted <> '{}' THEN {schema}.hidden_changes({old_plain}, {new_plain}, v_redacted) END AS hidden
-    FROM (SELECT row_number() OVER () AS position, t AS o FROM old_rows AS t) AS a
-    JOIN (SELECT row_number() OVER () AS position, t AS n FROM new_rows AS t) AS b USING (position)
+    FROM (SELECT row_number() OVER () AS position, coalesce(t.*) AS o FROM old_rows AS t) AS a
+    JOIN (SELECT row_number() OVER () AS position, coalesce(t.*) AS n FROM new_rows AS t) AS b USING (position)
     WHERE NOT o *= n""",
     "DELETE": """
     SELECT {old} AS old_full, NULL::jsonb AS new_full, NULL::text[] AS hidden
-    FROM old_rows AS o""",
+    FROM (SELECT coalesce(t.*) AS o FROM old_rows AS t) AS a""",
 }
 
 _STATEMENT_TRUNCATE = (
@@ -225,9 +226,7 @@ def capture_function(policy: Policy, policy_id: int, schema: str, silence_pgaudi
     place: dict[str, Any] = {"schema": Identifier.of(schema), "policy_id": Literal(policy_id)}
     place["who"] = sql(_WHO, **place)
     work = _row_body(policy, place) if policy.capture == "row" else _statement_body(policy, place)
-    # A statement that changed nothing needs no context; there, FOUND tells afterwards whether anything was recorded.
-    order = (_require(policy), work) if policy.capture == "row" else (work, _require(policy))
-    capture = Joined("", (sql(_CONTEXT, **place), *order))
+    capture = Joined("", (sql(_CONTEXT, **place), work))
     if policy.on_failure == "warn":
         capture = sql(_WARN, capture=capture, **place)
     body = Joined("", (_declarations(policy), sql("BEGIN"), capture, sql("  RETURN NULL;\nEND\n")))
@@ -249,9 +248,11 @@ def _declarations(policy: Policy) -> Sql:
 
 
 def _require(policy: Policy) -> Sql:
+    """Refuse what has a record but no context; what leaves nothing to record needs none."""
     if not policy.require_context:
         return sql("")
-    variables = {"changed_by": "v_user IS NULL", "client_ip": "v_client IS NULL"}
+    user, client = "v_user IS NULL", "v_client IS NULL"
+    variables = {"changed_by": user, "user": user, "client_ip": client, "ip_address": client}
     tests = tuple(
         sql(variables[key]) if key in variables else sql("v_context ->> {key} IS NULL", key=Literal(key))
         for key in policy.require_context
@@ -271,11 +272,11 @@ def _row_body(policy: Policy, place: dict[str, Any]) -> Joined:
         parts.append(sql(_ROW_LEFT_OUT, old=old, new=new))
     if policy.update_image == "changed":
         parts.append(sql(_ROW_CHANGED_ONLY, **place))
-    parts.append(sql(_ROW_INSERT, **place))
+    parts += [_require(policy), sql(_ROW_INSERT, **place)]
     return Joined("", tuple(parts))
 
 
-def _statement_body(policy: Policy, place: dict[str, Any]) -> Sql:
+def _statement_body(policy: Policy, place: dict[str, Any]) -> Joined:
     raw = {name: sql(_STATEMENT_IMAGE, row=sql(name[0]), **place) for name in ("old", "new")}
     images = {name: sql(_STATEMENT_MASK, image=image, **place) for name, image in raw.items()}
     old, new = (_left_out(policy, sql(column), place) for column in ("r.old_full", "r.new_full"))
@@ -299,7 +300,7 @@ def _statement_body(policy: Policy, place: dict[str, Any]) -> Sql:
             )
         )
     inserts = Joined("", (*branches, sql(_STATEMENT_TRUNCATE, **place)))
-    return sql(_STATEMENT_BODY, inserts=inserts)
+    return Joined("", (sql(_STATEMENT_BODY, inserts=inserts), _require(policy)))
 
 
 def _left_out(policy: Policy, image: Sql, place: dict[str, Any]) -> Sql:

@@ -42,18 +42,22 @@ WITH relation AS (
   ORDER BY i.indrelid, i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid
 ), parent AS (
   SELECT i.inhrelid, min(i.inhparent) AS inhparent FROM pg_inherits i GROUP BY i.inhrelid
+), clone_off AS (
+  SELECT DISTINCT pg_partition_root(tgrelid) AS root, tgname
+  FROM pg_trigger
+  WHERE tgparentid <> 0 AND tgenabled <> 'A' AND tgname LIKE 'dbfleet\\_audit\\_%%'
 ), trigger AS (
   SELECT t.tgrelid, jsonb_object_agg(t.tgname, jsonb_build_object(
            'function', p.proname, 'ours', p.pronamespace = to_regnamespace(quote_ident(%(schema)s)),
            'enabled', t.tgenabled, 'type', t.tgtype,
            'arguments', encode(t.tgargs, 'hex'),
-           'condition', substring(pg_get_triggerdef(t.oid) FROM ' WHEN \\((.*)\\) EXECUTE FUNCTION '),
-           'clones_off', EXISTS (SELECT FROM pg_trigger c
-                                 WHERE c.tgname = t.tgname AND c.tgparentid <> 0 AND c.tgenabled <> 'A'
-                                   AND c.tgrelid IN (SELECT relid FROM pg_partition_tree(t.tgrelid))),
+           'condition', CASE WHEN t.tgqual IS NOT NULL
+                             THEN substring(pg_get_triggerdef(t.oid) FROM ' WHEN \\((.*)\\) EXECUTE FUNCTION ') END,
+           'clones_off', o.tgname IS NOT NULL,
            'transition', coalesce(t.tgoldtable::text, '') || ' ' || coalesce(t.tgnewtable::text, ''))) AS triggers
   FROM pg_trigger t
   JOIN pg_proc p ON p.oid = t.tgfoid
+  LEFT JOIN clone_off o ON o.root = t.tgrelid AND o.tgname = t.tgname
   WHERE NOT t.tgisinternal AND t.tgparentid = 0
     AND (t.tgname LIKE 'dbfleet\\_audit\\_%%' OR p.pronamespace = to_regnamespace(quote_ident(%(schema)s)))
     AND t.tgrelid IN (SELECT oid FROM relation)
