@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from dataclasses import dataclass
 
 from .errors import AuditError
 
 _HALF = r'(?:"(?:[^"]|"")+"|[^."]+)'
+_GLOB = re.compile(r"\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_SPECIAL = re.compile(r"[\\.^$*+?()\[\]{}|]")
 _PATTERN = re.compile(rf"({_HALF})\.({_HALF})")
 
 
@@ -38,6 +39,11 @@ class Pattern:
         return _matches(self.schema, schema) and _matches(self.table, table)
 
     @property
+    def regexes(self) -> list[str]:
+        """The two halves as anchored regular expressions, for matching in the server."""
+        return [f"^(?:{_regex(half)})$" for half in (self.schema, self.table)]
+
+    @property
     def exact(self) -> bool:
         """True when the pattern can only ever mean one table."""
         return not (_is_glob(self.schema) or _is_glob(self.table))
@@ -48,6 +54,24 @@ def _is_glob(half: str) -> bool:
 
 
 def _matches(half: str, name: str) -> bool:
+    return re.fullmatch(_regex(half), name, re.DOTALL) is not None
+
+
+def _regex(half: str) -> str:
+    """Return a regular expression that Python and PostgreSQL read alike, without anchors."""
     if half.startswith('"'):
-        return name == half[1:-1].replace('""', '"')
-    return fnmatch.fnmatchcase(name, half)
+        return _escape(half[1:-1].replace('""', '"'))
+    return _GLOB.sub(lambda match: _translate(match.group()), half)
+
+
+def _translate(part: str) -> str:
+    if part in ("*", "?"):
+        return ".*" if part == "*" else "."
+    if part.startswith("[") and len(part) > 1:
+        inside = part[1:-1].replace("\\", "\\\\")
+        return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
+    return _escape(part)
+
+
+def _escape(text: str) -> str:
+    return _SPECIAL.sub(r"\\\g<0>", text)

@@ -55,6 +55,7 @@ class Policy:
     retention: str | None
     tags: tuple[str, ...]
     auto_attach: bool
+    redact_defaults: bool
 
     def matches(self, schema: str, table: str) -> bool:
         return any(pattern.matches(schema, table) for pattern in self.tables) and not any(
@@ -86,6 +87,14 @@ class Policy:
             "retention": self.retention,
             "tags": list(self.tags),
             "auto_attach": self.auto_attach,
+            "redact_defaults": self.redact_defaults,
+        }
+
+    def patterns(self) -> dict[str, list[list[str]]]:
+        """The patterns as pairs of regular expressions, for matching in the server."""
+        return {
+            "tables": [pattern.regexes for pattern in self.tables],
+            "exclude": [pattern.regexes for pattern in self.exclude],
         }
 
     def definition_text(self) -> str:
@@ -105,9 +114,11 @@ class Exemption:
         return self.until is not None and self.until < today
 
 
-def parse_policies(raw: Sequence[Any], database: str) -> list[Policy]:
+def parse_policies(raw: Sequence[Any], database: str, redact_defaults: bool = True) -> list[Policy]:
     """Return checked policies in the order given, or raise :class:`AuditError` for the first thing that is wrong."""
-    policies = [_parse_policy(entry, f"{database}: policies[{index}]") for index, entry in enumerate(raw)]
+    policies = [
+        _parse_policy(entry, f"{database}: policies[{index}]", redact_defaults) for index, entry in enumerate(raw)
+    ]
     names: dict[str, int] = {}
     owners: dict[str, int] = {}
     for index, policy in enumerate(policies):
@@ -148,7 +159,7 @@ def is_sensitive(column: str) -> bool:
     return any(word in name for word in SENSITIVE_WORDS)
 
 
-def _parse_policy(raw: Any, where: str) -> Policy:
+def _parse_policy(raw: Any, where: str, redact_defaults: bool) -> Policy:
     if not isinstance(raw, Mapping):
         raise AuditError(f"{where} is not a dictionary with a `tables` list: {raw!r}")
     _refuse_unknown(raw, KEYS, where)
@@ -178,6 +189,7 @@ def _parse_policy(raw: Any, where: str) -> Policy:
         retention=texts["retention"],
         tags=tuple(lists["tags"]),
         auto_attach=_boolean(raw, "auto_attach", where_named),
+        redact_defaults=redact_defaults,
         **choices,
     )
 

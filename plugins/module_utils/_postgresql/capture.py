@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from .._core.policy import Policy
@@ -221,8 +222,14 @@ def is_capture(function: str) -> bool:
     return function.startswith(_PREFIX)
 
 
-def capture_function(policy: Policy, policy_id: int, schema: str, silence_pgaudit: bool) -> Function:
-    """Return the capture function of a policy version."""
+def capture_function(
+    policy: Policy, policy_id: int, schema: str, silence_pgaudit: bool, owners: Sequence[str] = ()
+) -> Function:
+    """Return the capture function of a policy version.
+
+    :param owners: owners of its partitioned tables: whoever adds a partition needs EXECUTE on the functions whose
+        triggers it inherits. No other trigger can be made with it, the guard on DDL sees to that.
+    """
     place: dict[str, Any] = {"schema": Identifier.of(schema), "policy_id": Literal(policy_id)}
     place["who"] = sql(_WHO, **place)
     work = _row_body(policy, place) if policy.capture == "row" else _statement_body(policy, place)
@@ -231,7 +238,14 @@ def capture_function(policy: Policy, policy_id: int, schema: str, silence_pgaudi
         capture = sql(_WARN, capture=capture, **place)
     body = Joined("", (_declarations(policy), sql("BEGIN"), capture, sql("  RETURN NULL;\nEND\n")))
     settings = (*_PINNED, _PGAUDIT_SILENT) if silence_pgaudit else _PINNED
-    return Function(capture_name(policy), sql("{body}", body=body), definer=True, owner=WRITER, settings=settings)
+    return Function(
+        capture_name(policy),
+        sql("{body}", body=body),
+        definer=True,
+        owner=WRITER,
+        settings=settings,
+        executors=tuple(owners),
+    )
 
 
 def _declarations(policy: Policy) -> Sql:

@@ -29,6 +29,7 @@ class Function:
 
     :ivar body: the source, rendered; compared with ``pg_proc.prosrc`` to the letter.
     :ivar executors: roles that may call it besides its owner.
+    :ivar owner: None for one that runs with the rights of the login that installs the trail.
     :ivar settings: what the function pins for the time that it runs, as ``pg_proc.proconfig`` keeps it.
     """
 
@@ -41,7 +42,7 @@ class Function:
     definer: bool = False
     volatility: str = "v"
     settings: tuple[tuple[str, str], ...] = (SAFE_PATH,)
-    owner: str = OWNER
+    owner: str | None = OWNER
     executors: tuple[str, ...] = ()
 
     def create(self, schema: str) -> Sql:
@@ -66,7 +67,7 @@ class Function:
         if difference:
             problem = "altered" if current else "missing"
             transaction.add(self.create(schema), f"function {self.name} {difference}", problem)
-        if current is None or current["owner"] != self.owner:
+        if self.owner and (current is None or current["owner"] != self.owner):
             transaction.add(
                 sql(
                     "ALTER {kind} {schema}.{name} OWNER TO {owner}", kind=kind, owner=Identifier.of(self.owner), **place

@@ -30,11 +30,16 @@ _ROLES = {
 }
 
 #: name -> (event, command tags, function)
-_EVENT_TRIGGERS = {
+EVENT_TRIGGERS = {
     "dbfleet_audit_guard_ddl": (
         "ddl_command_end",
         ("ALTER TABLE", "ALTER TRIGGER", "CREATE CAST", "CREATE TRIGGER"),
         "guard_ddl",
+    ),
+    "dbfleet_audit_attach": (
+        "ddl_command_end",
+        ("ALTER TABLE", "CREATE TABLE", "CREATE TABLE AS", "SELECT INTO"),
+        "attach_ddl",
     ),
     "dbfleet_audit_guard_drop": ("sql_drop", (), "guard_drop"),
 }
@@ -305,7 +310,7 @@ class _Builder:
     def event_triggers(self) -> None:
         if not self.catalog.superuser:
             return
-        for name, (event, tags, function) in _EVENT_TRIGGERS.items():
+        for name, (event, tags, function) in EVENT_TRIGGERS.items():
             current = self.catalog.event_triggers.get(name)
             trigger = {"trigger": Identifier.of(name)}
             same = current and current["ours"] and (current["event"], current["function"]) == (event, function)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
+from .attach_functions import attach_functions
 from .function import READER, SAFE_PATH, WRITER, Function
 from .partition_functions import partition_functions
 
@@ -198,7 +199,8 @@ BEGIN
   INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, table_name, record_id, new_values,
     changed_by, db_user, client_ip, application_name, context)
   VALUES (clock_timestamp(), pg_current_xact_id(), 'EVENT', resource_type, resource_id,
-    jsonb_build_object('event', action, 'success', success) || coalesce(metadata, '{}'),
+    CASE WHEN metadata IS NULL THEN '{}' WHEN jsonb_typeof(metadata) = 'object' THEN metadata
+      ELSE jsonb_build_object('metadata', metadata) END || jsonb_build_object('event', action, 'success', success),
     coalesce(v_context ->> 'user', session_user), session_user,
     coalesce({schema}.try_inet(v_context ->> 'ip_address'), inet_client_addr()),
     current_setting('application_name'), nullif(v_context - ARRAY['user', 'ip_address'], '{}'));
@@ -315,6 +317,7 @@ def trail_functions(
             settings=(SAFE_PATH, ("TimeZone", "UTC")),
         ),
         *partition_functions(schema),
+        *attach_functions(schema, applications),
         Function(
             "canonical",
             sql(_CANONICAL),

@@ -10,11 +10,9 @@ from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, sql
 from .function import OWNER, READER, WRITER
-from .trail import MARK
+from .trail import EVENT_TRIGGERS, MARK
 from .trail_catalog import TrailCatalog
 from .trail_tables import VIEWS
-
-EVENT_TRIGGERS = ("dbfleet_audit_guard_ddl", "dbfleet_audit_guard_drop")
 
 #: What stays while the log stays: the guard of its partitions.
 _KEPT_FUNCTIONS = ("refuse_change",)

@@ -82,6 +82,9 @@ TABLES = {
 CREATE TABLE {schema}.policy (
   policy_id      int         PRIMARY KEY,
   name           text        NOT NULL,
+  position       int         NOT NULL,
+  function       text        NOT NULL,
+  patterns       jsonb       NOT NULL,
   definition     jsonb       NOT NULL,
   classification text,
   retention      text,

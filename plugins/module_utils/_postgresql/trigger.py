@@ -120,13 +120,13 @@ class Trigger:
         return " " if self.per_row or self.operation == "truncate" else _TRANSITIONS[self.operation][1]
 
 
-def wanted_triggers(table: PgTable, policy: Policy, redact_defaults: bool) -> list[Trigger]:
+def wanted_triggers(table: PgTable, policy: Policy) -> list[Trigger]:
     """Return the triggers that the policy wants on the table."""
     hashed = [column for column in policy.hash if column in table.columns]
     redacted = [
         column
         for column in table.columns
-        if column in policy.redact or (redact_defaults and is_sensitive(column) and column not in hashed)
+        if column in policy.redact or (policy.redact_defaults and is_sensitive(column) and column not in hashed)
     ]
     reported = (table.schema, table.name) if table.kind == "p" else ("", "")
     arguments = (*reported, array_literal(redacted), array_literal(hashed), *table.key)
@@ -144,11 +144,11 @@ def wanted_triggers(table: PgTable, policy: Policy, redact_defaults: bool) -> li
 
 
 def array_literal(names: list[str]) -> str:
-    """Return names as the text of a PostgreSQL array."""
+    """Return names as PostgreSQL itself writes an array of them."""
     return "{" + ",".join(_element(name) for name in names) + "}"
 
 
 def _element(name: str) -> str:
-    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) and name.lower() != "null":
+    if name and name.lower() != "null" and not re.search(r'["\\{}, \t\n\v\f\r]', name):
         return name
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -11,9 +11,24 @@ from typing import Any
 
 from .session import Session
 
+#: The columns that identify a row: the primary key, else the replica identity, else the smallest unique key.
+KEYS = """
+  SELECT DISTINCT ON (i.indrelid) i.indrelid,
+         ARRAY(SELECT a.attname::text
+               FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k (attnum, position)
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+               ORDER BY k.position) AS columns
+  FROM pg_index i
+  WHERE i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+    AND i.indrelid {which}
+    AND NOT EXISTS (SELECT FROM pg_attribute a
+                    WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) AND NOT a.attnotnull)
+  ORDER BY i.indrelid, i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid
+"""
+
 _TABLES = """
 WITH relation AS (
-  SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relispartition, c.relnamespace,
+  SELECT c.oid, n.nspname, c.relname, c.relkind, c.relowner, c.relpersistence, c.relispartition, c.relnamespace,
          pg_has_role(c.relowner, 'USAGE') OR has_table_privilege(c.oid, 'TRIGGER') AS permitted
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -29,17 +44,7 @@ WITH relation AS (
   WHERE attnum > 0 AND NOT attisdropped AND attrelid IN (SELECT oid FROM relation)
   GROUP BY attrelid
 ), key AS (
-  SELECT DISTINCT ON (i.indrelid) i.indrelid,
-         ARRAY(SELECT a.attname::text
-               FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k (attnum, position)
-               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-               ORDER BY k.position) AS columns
-  FROM pg_index i
-  WHERE i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-    AND i.indrelid IN (SELECT oid FROM relation)
-    AND NOT EXISTS (SELECT FROM pg_attribute a
-                    WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) AND NOT a.attnotnull)
-  ORDER BY i.indrelid, i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid
+{keys}
 ), parent AS (
   SELECT i.inhrelid, min(i.inhparent) AS inhparent FROM pg_inherits i GROUP BY i.inhrelid
 ), clone_off AS (
@@ -64,6 +69,7 @@ WITH relation AS (
   GROUP BY t.tgrelid
 )
 SELECT r.nspname AS schema, r.relname AS name, r.relkind AS kind, r.relpersistence AS persistence,
+       pg_get_userbyid(r.relowner) AS owner,
        r.permitted, a.columns, k.columns AS key, t.triggers,
        pn.nspname AS parent_schema, pc.relname AS parent_name,
        CASE WHEN r.relispartition THEN rn.nspname END AS root_schema, rc.relname AS root_name,
@@ -82,7 +88,9 @@ ORDER BY r.nspname, r.relname
 """
 
 _POLICIES = """
-SELECT p.policy_id, p.name, p.definition, p.valid_to IS NULL AS current FROM {schema}.policy AS p ORDER BY p.policy_id
+SELECT p.policy_id, p.name, p.position, p.definition, p.valid_to IS NULL AS current
+FROM {schema}.policy AS p
+ORDER BY p.policy_id
 """
 
 _OBSTACLES = {
@@ -100,6 +108,7 @@ class PgTable:
     name: str
     kind: str
     persistence: str
+    owner: str
     permitted: bool
     columns: tuple[str, ...]
     key: tuple[str, ...]
@@ -126,13 +135,15 @@ class StoredPolicy:
 
     policy_id: int
     name: str
+    position: int
     definition: dict[str, Any]
     current: bool
 
 
 def read_tables(session: Session, schema: str) -> dict[tuple[str, str], PgTable]:
     """Read all tables, views and foreign tables outside the system's and the trail's schemas."""
-    rows = session.all(_TABLES, {"schema": schema})
+    query = _TABLES.replace("{keys}", KEYS.replace("{which}", "IN (SELECT oid FROM relation)"))
+    rows = session.all(query, {"schema": schema})
     return {(row.schema, row.name): _table(row) for row in rows}
 
 
@@ -150,6 +161,7 @@ def _table(row: Any) -> PgTable:
         row.name,
         row.kind,
         row.persistence,
+        row.owner,
         row.permitted,
         tuple(row.columns or ()),
         tuple(row.key or ()),

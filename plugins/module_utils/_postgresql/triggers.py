@@ -6,28 +6,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
-from .._core.policy import Exemption, Policy
 from .._core.selection import Selection, select
 from .._core.sql import Identifier, Literal, Quoter, sql
-from .capture import capture_function, capture_name, is_capture
-from .trail_catalog import TrailCatalog
+from .capture import capture_name, is_capture
+from .policy_versions import TriggerCatalog, TriggerOptions, plan_policies
 from .trigger import PREFIX, Trigger, wanted_triggers
-from .trigger_catalog import PgTable, StoredPolicy
+from .trigger_catalog import PgTable
 
 POLICIES = "policies"
 UNUSED = "functions of policies no longer in force"
-
-_ADD_POLICY = """
-INSERT INTO {schema}.policy (policy_id, name, definition, classification, retention, tags)
-VALUES ({id}, {name}, {definition}, {classification}, {retention}, {tags})
-"""
-
-_CLOSE_POLICY = "UPDATE {schema}.policy SET valid_to = clock_timestamp() WHERE policy_id = {id}"
 
 # The condition as the server keeps it, so that the next run can tell whether anybody changed it.
 _REMEMBER_CONDITION = """
@@ -38,29 +30,6 @@ WHERE t.tgrelid = {table}::regclass AND t.tgname = {trigger}
 ON CONFLICT (object) DO UPDATE
   SET source_digest = excluded.source_digest, server_digest = excluded.server_digest
 """
-
-
-@dataclass(frozen=True)
-class TriggerOptions:
-    """What the user asked for; field names are the module's options."""
-
-    schema: str
-    database: str
-    policies: Sequence[Policy]
-    exemptions: Sequence[Exemption]
-    purge: bool
-    allow_missing: bool
-    redact_defaults: bool
-
-
-@dataclass
-class TriggerCatalog:
-    """What the server has: the trail, every table, every stored policy."""
-
-    trail: TrailCatalog
-    tables: Mapping[tuple[str, str], PgTable]
-    stored: Sequence[StoredPolicy]
-    encoding: str
 
 
 @dataclass
@@ -82,10 +51,10 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, quoter: Quot
     selection = select(options.policies, options.exemptions, catalog.tables, options.database, options.allow_missing)
     _refuse_statement_capture(selection, catalog, options.database)
     result = TriggerPlan(Plan(), selection, _warnings(selection, catalog))
-    _plan_policies(result.plan.transaction(POLICIES, required=True), options, catalog, quoter)
+    plan_policies(result.plan.transaction(POLICIES, required=True), options, catalog, selection, quoter)
     for key, table in catalog.tables.items():
         policy = selection.policies.get(key)
-        wanted = wanted_triggers(table, policy, options.redact_defaults) if policy else []
+        wanted = wanted_triggers(table, policy) if policy else []
         transaction = result.plan.transaction(table.title)
         for trigger in wanted:
             if _plan_trigger(transaction, trigger, catalog, options.schema, quoter) and trigger.when:
@@ -94,46 +63,6 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, quoter: Quot
     if options.purge:
         _plan_unused(result.plan.transaction(UNUSED), options, catalog)
     return result
-
-
-def _plan_policies(transaction: Transaction, options: TriggerOptions, catalog: TriggerCatalog, quoter: Quoter) -> None:
-    current = {stored.name: stored for stored in catalog.stored if stored.current}
-    next_id = max((stored.policy_id for stored in catalog.stored), default=0) + 1
-    place = {"schema": Identifier.of(options.schema)}
-    for policy in options.policies:
-        stored = current.pop(policy.name, None)
-        if stored and stored.definition == policy.definition():
-            policy_id = stored.policy_id
-        else:
-            policy_id, next_id = next_id, next_id + 1
-            if stored:
-                _close(transaction, stored, place, "has a new version")
-            _add(transaction, policy, policy_id, place)
-        function = capture_function(policy, policy_id, options.schema, catalog.trail.silences_pgaudit)
-        source = function.body.render(quoter)
-        function.plan(transaction, options.schema, catalog.trail.functions.get(function.name), source)
-    if options.purge:
-        for stored in current.values():
-            _close(transaction, stored, place, "is no longer asked for")
-
-
-def _add(transaction: Transaction, policy: Policy, policy_id: int, place: Mapping[str, Identifier]) -> None:
-    statement = sql(
-        _ADD_POLICY,
-        id=Literal(policy_id),
-        name=Literal(policy.name),
-        definition=Literal(policy.definition_text()),
-        classification=Literal(policy.classification),
-        retention=Literal(policy.retention),
-        tags=Literal(list(policy.tags)),
-        **place,
-    )
-    transaction.add(statement, f"policy {policy.name!r} (version {policy_id}) comes into force", "altered")
-
-
-def _close(transaction: Transaction, stored: StoredPolicy, place: Mapping[str, Identifier], why: str) -> None:
-    statement = sql(_CLOSE_POLICY, id=Literal(stored.policy_id), **place)
-    transaction.add(statement, f"policy {stored.name!r} (version {stored.policy_id}) {why}", "altered")
 
 
 def _plan_trigger(

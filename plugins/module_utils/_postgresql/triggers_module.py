@@ -18,9 +18,10 @@ from . import trail_catalog
 from .apply import Failure
 from .conditions import check_conditions
 from .module import PostgresqlModule, refuse_standby
+from .policy_versions import TriggerCatalog, TriggerOptions
 from .session import Session
 from .trigger_catalog import read_policies, read_tables
-from .triggers import UNUSED, TriggerCatalog, TriggerOptions, TriggerPlan, plan_triggers
+from .triggers import UNUSED, TriggerPlan, plan_triggers
 
 TRIGGER_SPEC: dict[str, Any] = {
     "policies": {"type": "list", "elements": "dict", "default": []},
@@ -48,11 +49,10 @@ def trigger_options(params: Mapping[str, Any]) -> TriggerOptions:
     return TriggerOptions(
         params["schema"],
         params["login_db"],
-        parse_policies(params["policies"], params["login_db"]),
+        parse_policies(params["policies"], params["login_db"], params["redact_defaults"]),
         parse_exemptions(params["exceptions"], params["login_db"]),
         params["purge"],
         params["allow_missing"],
-        params["redact_defaults"],
     )
 
 

@@ -14,12 +14,13 @@ from .._core.plan import Plan
 from . import trail_catalog
 from .module import PostgresqlModule
 from .partitions_module import plan_partitions
+from .policy_versions import TriggerCatalog
 from .self_test import Problem, self_test
 from .session import Session
 from .trail import plan_trail
 from .trail_module import trail_options
 from .trigger_catalog import read_policies, read_tables
-from .triggers import TriggerCatalog, plan_triggers
+from .triggers import plan_triggers
 from .triggers_module import exceptions, trigger_options
 
 

@@ -1,0 +1,198 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Auditing of tables that are created after the rollout, in the transaction that creates them.
+
+What audit.attach() makes is exactly what the next run of postgresql_audit_triggers wants; a test holds them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .._core.policy import SENSITIVE_WORDS
+from .._core.sql import Identifier, Literal, sql
+from .function import Function
+from .trigger_catalog import KEYS
+
+#: The row of the setting table that holds the patterns of `exceptions`.
+EXCEPTIONS_SETTING = "exceptions"
+
+_POLICY_FOR = """
+  SELECT p.policy_id
+  FROM {schema}.policy AS p
+  WHERE p.valid_to IS NULL
+    AND EXISTS (SELECT FROM jsonb_array_elements(p.patterns -> 'tables') AS m
+                WHERE schema_name ~ (m ->> 0) AND table_name ~ (m ->> 1))
+    AND NOT EXISTS (SELECT FROM jsonb_array_elements(p.patterns -> 'exclude') AS m
+                    WHERE schema_name ~ (m ->> 0) AND table_name ~ (m ->> 1))
+    AND NOT EXISTS (SELECT FROM {schema}.setting AS s, jsonb_array_elements(s.value::jsonb) AS m
+                    WHERE s.name = {exceptions} AND schema_name ~ (m ->> 0) AND table_name ~ (m ->> 1))
+  ORDER BY p.position
+  LIMIT 1
+"""
+
+# Columns that a policy masks, and those whose names say that they must be; the same rule as in the module.
+_TRIGGER_ARGUMENTS = """
+  WITH policy AS (
+    SELECT definition FROM {schema}.policy AS p WHERE p.policy_id = trigger_arguments.policy
+  ), attribute AS (
+    SELECT attname::text AS name, attnum FROM pg_attribute
+    WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped
+  ), hashed AS (
+    SELECT array_agg(a.name ORDER BY h.ordinality) AS names
+    FROM policy, jsonb_array_elements_text(definition -> 'columns' -> 'hash') WITH ORDINALITY AS h
+    JOIN attribute AS a ON a.name = h.value
+  ), redacted AS (
+    SELECT array_agg(a.name ORDER BY a.attnum) AS names
+    FROM attribute AS a, policy, hashed
+    WHERE definition -> 'columns' -> 'redact' ? a.name
+       OR ((definition ->> 'redact_defaults')::boolean AND lower(a.name) ~ {sensitive}
+           AND a.name <> ALL (coalesce(hashed.names, ARRAY[]::text[])))
+  ), key AS ({keys})
+  SELECT ARRAY[CASE c.relkind WHEN 'p' THEN n.nspname ELSE '' END, CASE c.relkind WHEN 'p' THEN c.relname ELSE '' END,
+               coalesce(redacted.names, ARRAY[]::text[])::text, coalesce(hashed.names, ARRAY[]::text[])::text]
+         || coalesce((SELECT columns FROM key), ARRAY[]::text[])
+  FROM redacted, hashed, pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE c.oid = relation
+"""
+
+_ATTACH = """
+DECLARE
+  v_policy    {schema}.policy;
+  v_arguments text[] := {schema}.trigger_arguments(relation, policy);
+  v_operation text;
+  v_name      text;
+  v_when      text;
+  v_row       boolean;
+BEGIN
+  SELECT * INTO v_policy FROM {schema}.policy AS p WHERE p.policy_id = policy;
+  -- Whoever adds a partition needs EXECUTE on the functions whose triggers it inherits.
+  SELECT r.rolname INTO v_name FROM pg_class AS c JOIN pg_roles AS r ON r.oid = c.relowner
+  WHERE c.oid = relation AND c.relkind = 'p' AND NOT has_function_privilege(c.relowner,
+    format('%I.%I()', {schema_text}, v_policy.function), 'EXECUTE');
+  IF FOUND THEN
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %I.%I() TO %I', {schema_text}, v_policy.function, v_name);
+  END IF;
+  FOR v_operation IN SELECT jsonb_array_elements_text(v_policy.definition -> 'operations') LOOP
+    v_name := 'dbfleet_audit_' || v_operation;
+    CONTINUE WHEN EXISTS (
+      SELECT FROM pg_trigger AS t JOIN pg_proc AS f ON f.oid = t.tgfoid
+      WHERE t.tgrelid = relation AND t.tgname = v_name AND f.proname = v_policy.function
+        AND t.tgargs = (SELECT string_agg(convert_to(a, getdatabaseencoding()) || '\\x00', '' ORDER BY nr)
+                        FROM unnest(v_arguments) WITH ORDINALITY AS u (a, nr)));
+    v_row := v_policy.definition ->> 'capture' = 'row' AND v_operation <> 'truncate';
+    v_when := CASE WHEN v_row THEN concat_ws(' AND ', '(' || (v_policy.definition ->> 'when') || ')',
+      CASE v_operation WHEN 'update' THEN 'NOT (OLD.* OPERATOR(pg_catalog.*=) NEW.*)' END) END;
+    EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s FOR EACH %s %s EXECUTE FUNCTION %I.%I(%s)',
+      v_name, v_operation, relation::regclass,
+      CASE WHEN NOT v_row THEN CASE v_operation
+        WHEN 'insert' THEN 'REFERENCING NEW TABLE AS new_rows'
+        WHEN 'update' THEN 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'
+        WHEN 'delete' THEN 'REFERENCING OLD TABLE AS old_rows' END END,
+      CASE WHEN v_row THEN 'ROW' ELSE 'STATEMENT' END,
+      'WHEN (' || nullif(v_when, '') || ')',
+      {schema_text}, v_policy.function,
+      (SELECT string_agg(quote_literal(a), ', ' ORDER BY nr) FROM unnest(v_arguments) WITH ORDINALITY AS u (a, nr)));
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', relation::regclass, v_name);
+    IF v_row AND v_policy.definition ->> 'when' IS NOT NULL THEN
+      INSERT INTO {schema}.definition (object, source_digest, server_digest)
+      SELECT format('trigger %s.%s %s', n.nspname, c.relname, v_name),
+             encode(sha256(convert_to(v_policy.definition ->> 'when', 'UTF8')), 'hex'),
+             md5(substring(pg_get_triggerdef(t.oid) FROM ' WHEN \\((.*)\\) EXECUTE FUNCTION '))
+      FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE t.tgrelid = relation AND t.tgname = v_name
+      ON CONFLICT (object) DO UPDATE
+        SET source_digest = excluded.source_digest, server_digest = excluded.server_digest;
+    END IF;
+  END LOOP;
+END
+"""
+
+# The policy of a table, or of its inheritance parent; none for what cannot be audited and for partitions, which fire
+# the triggers of their root.
+_POLICY_OF = """
+  SELECT coalesce(
+    {schema}.policy_for(n.nspname, c.relname),
+    (SELECT {schema}.policy_for(pn.nspname, pc.relname)
+     FROM pg_inherits AS i
+     JOIN pg_class AS pc ON pc.oid = i.inhparent
+     JOIN pg_namespace AS pn ON pn.oid = pc.relnamespace
+     WHERE i.inhrelid = relation
+     ORDER BY i.inhseqno
+     LIMIT 1))
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE c.oid = relation AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT c.relispartition
+    AND n.nspname NOT IN ('pg_catalog', 'information_schema', {schema_text})
+"""
+
+_ADD_TABLE = """
+DECLARE
+  v_policy int := {schema}.policy_of(relation);
+BEGIN
+  IF NOT pg_has_role(session_user, (SELECT relowner FROM pg_class WHERE oid = relation), 'USAGE') THEN
+    RAISE EXCEPTION 'audit.add_table(): % does not own %', session_user, relation
+      USING ERRCODE = 'insufficient_privilege';
+  ELSIF v_policy IS NULL THEN
+    RAISE EXCEPTION 'audit.add_table(): no policy matches %', relation
+      USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Add a pattern to a policy and run site.yml; partitions are audited with their root.';
+  END IF;
+  PERFORM {schema}.attach(relation, v_policy);
+END
+"""
+
+# A new table comes under its policy where the policy says auto_attach; a table that is audited already gets its
+# triggers' arguments anew, because its key or its masked columns may just have changed.
+_ATTACH_DDL = """
+DECLARE
+  v_relation oid;
+  v_policy   int;
+BEGIN
+  FOR v_relation IN
+    SELECT DISTINCT d.objid FROM pg_event_trigger_ddl_commands() AS d
+    WHERE d.classid = 'pg_class'::regclass AND NOT d.in_extension
+  LOOP
+    v_policy := {schema}.policy_of(v_relation);
+    CONTINUE WHEN v_policy IS NULL;
+    IF EXISTS (SELECT FROM pg_trigger AS t JOIN pg_proc AS f ON f.oid = t.tgfoid
+               WHERE t.tgrelid = v_relation AND f.pronamespace = {schema_text}::regnamespace AND t.tgparentid = 0)
+       OR (SELECT (definition ->> 'auto_attach')::boolean FROM {schema}.policy AS p WHERE p.policy_id = v_policy) THEN
+      PERFORM {schema}.attach(v_relation, v_policy);
+    END IF;
+  END LOOP;
+END
+"""
+
+
+def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]:
+    """Return the functions; those that a user's DDL reaches run with the rights of the installing login."""
+    place = {
+        "schema": Identifier.of(schema),
+        "schema_text": Literal(schema),
+        "exceptions": Literal(EXCEPTIONS_SETTING),
+        "sensitive": Literal("|".join(SENSITIVE_WORDS)),
+        "keys": sql(KEYS, which=sql("= relation")),
+    }
+    table_of_policy = "relation oid, policy int"
+    return [
+        Function(
+            "policy_for", sql(_POLICY_FOR, **place), "schema_name text, table_name text", "int", "sql", volatility="s"
+        ),
+        Function("policy_of", sql(_POLICY_OF, **place), "relation oid", "int", "sql", volatility="s"),
+        Function(
+            "trigger_arguments", sql(_TRIGGER_ARGUMENTS, **place), table_of_policy, "text[]", "sql", volatility="s"
+        ),
+        Function("attach", sql(_ATTACH, **place), table_of_policy, "void"),
+        Function(
+            "add_table",
+            sql(_ADD_TABLE, **place),
+            "relation regclass",
+            "void",
+            definer=True,
+            owner=None,
+            executors=tuple(applications),
+        ),
+        Function("attach_ddl", sql(_ATTACH_DDL, **place), returns="event_trigger", definer=True, owner=None),
+    ]
