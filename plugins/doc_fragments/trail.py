@@ -14,7 +14,9 @@ options:
     elements: str
     default: []
   applications:
-    description: Roles that may call C(audit.set_context()) and C(audit.log_event()), and nothing else.
+    description:
+      - Roles that may call C(audit.set_context()), C(audit.log_event()) and, for tables that they own,
+        C(audit.add_table()), and nothing else.
     type: list
     elements: str
     default: []
