@@ -70,7 +70,7 @@ changed_tables:
   type: list
   elements: str
   sample: ["public.users"]
-skipped:
+skipped_tables:
   description: What a wildcard met and cannot audit, with the reason.
   returned: success, and when tables stayed locked
   type: list

@@ -108,7 +108,7 @@ def _report(module: PostgresqlModule, result: TriggerPlan, failures: list[Failur
         audited=len(tables - failed),
         auditable=result.selection.auditable,
         changed_tables=sorted((set(result.plan.subjects()) - failed) & tables),
-        skipped=[
+        skipped_tables=[
             {"table": f"{schema}.{name}", "reason": reason}
             for (schema, name), reason in result.selection.skipped.items()
         ],
