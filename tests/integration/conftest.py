@@ -18,6 +18,7 @@ import typing as t
 
 import pytest
 import running
+from auditing import trail_database
 from databases import Database
 from local_postgresql import STATE_FILE, LocalPostgresql, standby_of
 
@@ -116,6 +117,13 @@ def new_database() -> t.Iterator[t.Callable[..., Database]]:
 def db(pg: LocalPostgresql, new_database: t.Callable[..., Database]) -> Database:
     """Return an empty database on the plain server."""
     return new_database(pg)
+
+
+@pytest.fixture
+def trail(pg: LocalPostgresql) -> t.Iterator[Database]:
+    """Return a database on the plain server that has the audit trail and its partitions, and no audited table."""
+    with trail_database(pg) as database:
+        yield database
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ unset ${!ANSIBLE_@} ${!MOLECULE_@} ${!PG@} ${!XDG_@} ${!PYTEST_@} PYTHONPATH PYT
 
 export HOME=$DBFLEET_CACHE/home
 export ANSIBLE_HOME=$HOME/.ansible
+# Ansible looks for ~ in the account's entry, not in HOME, when it runs modules on this machine.
+export ANSIBLE_REMOTE_TMP=$HOME/.ansible/tmp
 export ANSIBLE_COLLECTIONS_PATH=$DBFLEET_CACHE/collections
 export ANSIBLE_LOCALHOST_WARNING=0
 export PIP_CACHE_DIR=$DBFLEET_CACHE/pip PIP_DISABLE_PIP_VERSION_CHECK=1

@@ -86,11 +86,11 @@ class LocalPostgresql:
         while_pid: int | None = None,
     ) -> LocalPostgresql:
         """Initialise a cluster and start it; ``trust`` asks no password on 127.0.0.1 either."""
-        server = cls._prepare(directory, port, password)
+        server = cls._prepare(directory, port, password, while_pid)
         try:
             server._initdb(trust)
             server.configure(settings or {})
-            server._finish_start(while_pid)
+            server.start()
         except BaseException:
             server.remove()
             raise
@@ -140,6 +140,8 @@ class LocalPostgresql:
         self.stop()
         for path in (self.data, self.socket_dir):
             shutil.rmtree(path, ignore_errors=True)
+        if self.data.exists():
+            raise ServerError(f"could not delete {self.data}: somebody still writes there")
         (self.directory / STATE_FILE).unlink(missing_ok=True)
         for path in (self.base, self.directory):
             # Somebody else's files in it are no reason to fail, and none to delete them.
@@ -164,7 +166,7 @@ class LocalPostgresql:
         while_pid: int | None = None,
     ) -> LocalPostgresql:
         """Make a streaming standby of this server, start it, and return it."""
-        standby = type(self)._prepare(directory, None, self.password)
+        standby = type(self)._prepare(directory, None, self.password, while_pid)
         try:
             copied = run_program(
                 *(standby.binaries / "pg_basebackup", "-D", standby.data, "-R", "-X", "stream", "-c", "fast", "-N"),
@@ -173,7 +175,7 @@ class LocalPostgresql:
             if copied.returncode:
                 raise ServerError(f"pg_basebackup from port {self.port} failed: {copied.stdout.strip()}")
             standby.configure({**standby._own_settings(), **(settings or {})})
-            standby._finish_start(while_pid)
+            standby.start()
         except BaseException:
             standby.remove()
             raise
@@ -182,7 +184,9 @@ class LocalPostgresql:
     # -- inside -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def _prepare(cls, directory: str | os.PathLike[str], port: int | None, password: str | None) -> LocalPostgresql:
+    def _prepare(
+        cls, directory: str | os.PathLike[str], port: int | None, password: str | None, while_pid: int | None
+    ) -> LocalPostgresql:
         """Choose where the files go and make the empty directories."""
         home = pathlib.Path(directory).absolute()
         if (home / STATE_FILE).exists():
@@ -203,6 +207,9 @@ class LocalPostgresql:
             if account:
                 os.chown(path, account.pw_uid, account.pw_gid)
         server._save()
+        if while_pid:
+            # The watcher comes first: a caller killed in the middle must leave neither a server nor files.
+            server._watch(while_pid)
         return server
 
     def _save(self) -> None:
@@ -246,12 +253,6 @@ class LocalPostgresql:
             "logging_collector": "off",
             "log_line_prefix": "%m [%p] %q%u@%d ",
         }
-
-    def _finish_start(self, while_pid: int | None) -> None:
-        """Start, with the watcher first: a caller killed in between must not leave a server."""
-        if while_pid:
-            self._watch(while_pid)
-        self.start()
 
     def _watch(self, pid: int) -> None:
         """Leave a process behind, in a session of its own, that removes this server after another process' end."""
@@ -318,8 +319,10 @@ def watch(directory: str, pid: int) -> None:
             return
     deadline = time.monotonic() + START_TIMEOUT
     while state.exists() and time.monotonic() < deadline:
-        # Whoever was starting it may die a moment after our caller: look again until the state file is gone.
-        LocalPostgresql.load(directory).remove()
+        # initdb or pg_ctl may outlive our caller by a moment: try again until the state file is gone.
+        with contextlib.suppress(ServerError):
+            LocalPostgresql.load(directory).remove()
+        time.sleep(0.1)
 
 
 def _setting(text: str) -> tuple[str, str]:

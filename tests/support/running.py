@@ -28,6 +28,8 @@ def private_environment() -> dict[str, str]:
     environment.update(
         HOME=str(HOME),
         ANSIBLE_HOME=str(HOME / ".ansible"),
+        # Ansible looks for ~ in the account's entry, not in HOME, when it runs modules on this machine.
+        ANSIBLE_REMOTE_TMP=str(HOME / ".ansible" / "tmp"),
         ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS),
         ANSIBLE_NOCOLOR="1",
         ANSIBLE_LOCALHOST_WARNING="0",

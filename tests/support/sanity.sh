@@ -27,15 +27,20 @@ link_pythons() {
 
 # ansible-test clears the environment before it calls pip, so pip's settings must be in a file of the private home.
 keep_pip_settings() {
-    local python=$1
-    mkdir -p "$HOME/.config/pip"
-    {
-        echo '[global]'
-        HOME=$DBFLEET_USER_HOME "$python" -m pip config list |
-            sed -nE "s/^(global|install|:env:)\.([a-z-]+)='(.*)'\$/\2 = \3/p" | sed 's/\\n/\n  /g' |
-            awk '/^[a-z]/ { name = $1 } { value[name] = (/^[a-z]/ ? "" : value[name] "\n") $0 }
-                 END { for (name in value) print value[name] }'
-    } >"$HOME/.config/pip/pip.conf"
+    local python=$1 directory=$HOME/.config/pip
+    mkdir -p "$directory"
+    HOME=$DBFLEET_USER_HOME "$python" -m pip config list | "$python" -c '
+import ast, sys
+
+settings = {}
+for line in sys.stdin:
+    # The environment comes first in this list, and wins.
+    name, _, value = line.rstrip().partition("=")
+    settings.setdefault(name.rpartition(".")[2], ast.literal_eval(value))
+print("[global]")
+for name, value in settings.items():
+    print(name, "=", value.replace("\n", "\n  "))' >"$directory/pip.conf.new"
+    mv -f "$directory/pip.conf.new" "$directory/pip.conf"
 }
 
 # ansible-test would download a get-pip script for its pip release; ours installs the wheel from the package index.
