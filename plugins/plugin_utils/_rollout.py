@@ -1,0 +1,192 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the roles work out from the user's variables and the modules' answers, on the controller. Pure functions."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+_EXCEPTION = re.compile(r"[^.]+\.[^.].*\..+", re.DOTALL)
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def unknown_variables(names: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Return a problem for every variable that a role does not know, with the name that was probably meant."""
+    problems = []
+    for name in sorted(set(names) - set(known)):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+        problems.append(f"unknown variable {name}; did you mean {near[0]}?")
+    return problems
+
+
+def database_problems(
+    databases: Sequence[Mapping[str, Any]], baseline: Sequence[Any], exceptions: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return what is wrong with postgresql_audit_databases and its exceptions, before a server is asked."""
+    if not databases:
+        return ["postgresql_audit_databases is empty; list at least one database"]
+    problems = []
+    names = [entry["name"] for entry in databases]
+    for index, entry in enumerate(databases):
+        if names.index(entry["name"]) != index:
+            problems.append(f"postgresql_audit_databases lists {entry['name']} twice; make one entry of them")
+        if not (entry.get("policies") or baseline):
+            problems.append(
+                f"database {entry['name']} has no policies; give it some, or set postgresql_audit_baseline_policies"
+            )
+    for exception in exceptions:
+        problems += _exception_problems(exception, names)
+    return problems
+
+
+def _exception_problems(exception: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    table, until = exception["table"], exception.get("until")
+    where = f"postgresql_audit_exceptions: {table}"
+    if not _EXCEPTION.fullmatch(table):
+        return [f"{where} is not database.schema.table, as in shop.public.tmp_load"]
+    problems = []
+    database = table.split(".", 1)[0]
+    if not any(fnmatchcase(name, database) or fnmatchcase(database, name) for name in names):
+        problems.append(
+            f"{where} names the database {database}, which postgresql_audit_databases does not list "
+            f"({', '.join(names)})"
+        )
+    if until and not _DATE.fullmatch(str(until)):
+        problems.append(f"{where}: until is {until}, which is not a date like 2027-03-31")
+    return problems
+
+
+def matching_databases(databases: Sequence[Mapping[str, Any]], matches: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return the databases that each entry stands for; an exact name wins over a glob."""
+    names = {entry["name"] for entry in databases}
+    return {name: [found for found in matches[name] if found == name or found not in names] for name in names}
+
+
+def match_problems(databases: Sequence[Mapping[str, Any]], server: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the databases now that the server has said which it has."""
+    problems = [
+        f"postgresql_audit_databases lists {name}, but the server has no such database" for name in server["unmatched"]
+    ]
+    matched = matching_databases(databases, server["matches"])
+    for database in server["databases"]:
+        entries = [entry["name"] for entry in databases if database in matched[entry["name"]]]
+        if len(entries) > 1:
+            problems.append(
+                f"database {database} is matched by {' and by '.join(entries)}; list it by its exact name, "
+                "or narrow one of them"
+            )
+    return problems
+
+
+def targets(
+    databases: Sequence[Mapping[str, Any]], server: Mapping[str, Any], common: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return one entry a database, with all that is to be there: the modules' options.
+
+    :param common: what all databases share: schema, policies, readers, applications, exceptions.
+    """
+    matched = matching_databases(databases, server["matches"])
+    return [
+        {
+            "name": name,
+            "schema": entry.get("schema") or common["schema"],
+            "policies": [*(entry.get("policies") or []), *common["policies"]],
+            "readers": _merged(common["readers"], entry.get("readers")),
+            "applications": _merged(common["applications"], entry.get("applications")),
+            "exceptions": _exceptions_of(name, entry["name"], common["exceptions"]),
+        }
+        for entry in databases
+        for name in matched[entry["name"]]
+    ]
+
+
+def _merged(common: Sequence[str], own: Sequence[str] | None) -> list[str]:
+    return list(dict.fromkeys([*common, *(own or [])]))
+
+
+def _exceptions_of(database: str, entry: str, exceptions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for exception in exceptions:
+        pattern, table = exception["table"].split(".", 1)
+        if pattern == entry or fnmatchcase(database, pattern):
+            # YAML reads a bare date as one; the modules take text.
+            until = {"until": str(exception["until"])} if exception.get("until") else {}
+            found.append({**exception, "table": table, **until})
+    return found
+
+
+def outcomes(wanted: Sequence[Mapping[str, Any]], *registered: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one entry a database: its last module's result, the first failure, and the seconds of all modules."""
+    collected = []
+    for index, target in enumerate(wanted):
+        results = [entry["results"][index] for entry in registered]
+        collected.append(
+            {
+                "name": target["name"],
+                "result": results[-1],
+                "failure": next((result["msg"] for result in results if result.get("failed")), ""),
+                "limitations": results[0].get("limitations", []),
+                "seconds": round(sum(result.get("seconds", 0) for result in results), 1),
+            }
+        )
+    return collected
+
+
+def rollout_lines(collected: Sequence[Mapping[str, Any]], host: str) -> list[str]:
+    """Return the line that a person wants of each database after a rollout."""
+    lines = []
+    for outcome in collected:
+        where = f"{host} {outcome['name']}: "
+        parts = _coverage(outcome["result"]) + (["FAILED"] if outcome["failure"] else [])
+        lines.append(where + ", ".join([*parts, f"{outcome['seconds']} s"]))
+        lines += [f"{where}limitation: {limitation}" for limitation in outcome["limitations"]]
+    return lines
+
+
+def _coverage(result: Mapping[str, Any]) -> list[str]:
+    if "audited" not in result:
+        return []
+    parts = [f"{result['audited']}/{result['auditable']} tables audited"]
+    reasons: dict[str, list[str]] = {}
+    for entry in result["skipped_tables"]:
+        reasons.setdefault(entry["reason"], []).append(entry["table"])
+    parts += [f"{len(names)} skipped ({reason}: {', '.join(names)})" for reason, names in sorted(reasons.items())]
+    for exception in result["exceptions"]:
+        until = f" (until {exception['until']})" if exception["until"] else ""
+        parts.append(f"{'EXPIRED ' if exception['expired'] else ''}exception {exception['table']}{until}")
+    return parts
+
+
+def proof_lines(results: Sequence[Mapping[str, Any]], names: Sequence[str], host: str, standby: bool) -> list[str]:
+    """Return the line that a person wants of each database after a verification, and its problems below it."""
+    lines = []
+    for name, result in zip(names, results):
+        where = f"{host} {name}: "
+        if result.get("failed"):
+            lines.append(f"FAILED {where}{result['msg']}")
+            continue
+        problems = result["problems"]
+        proven = [
+            _proven(result, standby),
+            *(["tampering refused"] if result["tampering_refused"] else []),
+            _counted(len(problems), "problem", "problems"),
+        ]
+        lines.append(("OK " if result["valid"] else "FAILED ") + where + ", ".join(proven))
+        lines += [f"  {problem['type']}: {problem['detail']}" for problem in problems]
+    return lines
+
+
+def _proven(result: Mapping[str, Any], standby: bool) -> str:
+    if standby:
+        return "standby, catalogue compared"
+    return _counted(result["probes"], "policy", "policies") + " probed" if result["recorded"] else "not probed"
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
