@@ -16,6 +16,7 @@ class FilterModule:
     """Makes the functions of plugin_utils/_rollout.py known to Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return each filter by its name."""
         return {
             "unknown_variables": _rollout.unknown_variables,
             "database_problems": _rollout.database_problems,
