@@ -25,7 +25,8 @@ options:
       - C(on_failure) is V(abort), no change without its record, or V(warn), where the write goes through, the failure
         is recorded and a WARNING raised; V(warn) costs a subtransaction, and a transaction id, for every row.
       - C(classification), C(retention) (text) and C(tags) (list) are kept with the policy.
-      - C(auto_attach) (bool) is kept with the policy for tables that are created later.
+      - C(auto_attach) (bool) audits a table that is created later in the transaction that creates it, if the policy is
+        the one that matches it. C(audit.add_table()) does the same for one table, whatever the policy says here.
     type: list
     elements: dict
     default: []
@@ -55,7 +56,7 @@ options:
     type: bool
     default: true
   allow_missing:
-    description: Accept a pattern that matches no table.
+    description: Accept a pattern that matches no table, and a column that none of a policy's tables has (yet).
     type: bool
     default: false
   redact_defaults:

@@ -126,10 +126,12 @@ def run_playbook(
     *arguments: str | os.PathLike[str],
     environment: t.Mapping[str, str] | None = None,
     check: bool = True,
+    folder: str | os.PathLike[str] = ROOT,
 ) -> PlaybookResult:
     """Run ansible-playbook of this environment on a path or an FQCN such as ``dbfleet.audit.site``.
 
     ``inventory`` is a path, or the content of one as a dict. A playbook that fails raises unless ``check`` is off.
+    ``folder`` is where it is run.
     """
     with tempfile.TemporaryDirectory(prefix="dbfleet-playbook-") as scratch:
         command: list[str] = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), os.fspath(playbook)]
@@ -142,7 +144,7 @@ def run_playbook(
         done = subprocess.run(
             [*command, *(os.fspath(argument) for argument in arguments)],
             env={**private_environment(), **(environment or {})},
-            cwd=ROOT,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

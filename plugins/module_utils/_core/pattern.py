@@ -33,7 +33,13 @@ class Pattern:
                 f"{where}: {text!r} is not `schema.table`; write for example 'public.users', 'billing.*', "
                 'or \'"odd.schema"."odd table"\' for a name that holds a dot'
             )
-        return cls(text, *match.groups())
+        pattern = cls(text, *match.groups())
+        try:
+            for regex in pattern.regexes:
+                re.compile(regex)
+        except re.error as error:
+            raise AuditError(f"{where}: {text!r} is not a pattern: {error}") from None
+        return pattern
 
     def matches(self, schema: str, table: str) -> bool:
         return _matches(self.schema, schema) and _matches(self.table, table)
@@ -68,7 +74,7 @@ def _translate(part: str) -> str:
     if part in ("*", "?"):
         return ".*" if part == "*" else "."
     if part.startswith("[") and len(part) > 1:
-        inside = part[1:-1].replace("\\", "\\\\")
+        inside = re.sub(r"[\\\[^]", r"\\\g<0>", part[1:-1])
         return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
     return _escape(part)
 

@@ -69,7 +69,8 @@ def select(
             continue
         else:
             selection.policies[key] = policy
-    _refuse_unknown_columns(policies, selection, tables, database, allow_missing)
+    if not allow_missing:
+        _refuse_unknown_columns(policies, selection, tables, database)
     return selection
 
 
@@ -124,16 +125,14 @@ def _refuse_unknown_columns(
     selection: Selection,
     tables: Mapping[tuple[str, str], Table],
     database: str,
-    allow_missing: bool,
 ) -> None:
     for policy in policies:
         keys = [key for key, chosen in selection.policies.items() if chosen is policy]
-        if not keys and allow_missing:
-            continue
         present = {column for key in keys for column in tables[key].columns}
         for column in policy.named_columns():
             if keys and column not in present:
                 raise AuditError(
                     f"{database}: policy {policy.name!r}: column {column!r} is in none of its tables "
-                    f"({', '.join('.'.join(key) for key in keys[:5])}); correct or remove it"
+                    f"({', '.join('.'.join(key) for key in keys[:5])}); correct or remove it, "
+                    "or set `allow_missing: true` if the column is yet to come"
                 )

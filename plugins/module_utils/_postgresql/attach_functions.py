@@ -145,30 +145,80 @@ END
 """
 
 # A new table comes under its policy where the policy says auto_attach; a table that is audited already gets its
-# triggers' arguments anew, because its key or its masked columns may just have changed.
+# triggers' arguments anew, because its key or its masked columns may just have changed. Children come along: what
+# happens to a column of their parent happens to theirs, and the server does not report them.
+#
+# Columns are masked by name, so that a new name would take the mask off without a word. Such a RENAME is refused, for
+# superusers too: who means it tells the policy first. (objsubid is set for RENAME COLUMN alone; a dropped column needs
+# no mask.) A table that was renamed out of its policy's patterns keeps its triggers until the next run, and its masks.
 _ATTACH_DDL = """
 DECLARE
   v_relation oid;
+  v_renamed  text;
   v_policy   int;
+  v_auto     int;
+  v_masked   text[];
+  v_gone     text;
 BEGIN
   -- A rollout knows what it does, and does it for all tables at once.
   IF current_setting('dbfleet.plan', true) <> ''
      AND (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) THEN
     RETURN;
   END IF;
-  FOR v_relation IN
-    SELECT DISTINCT d.objid FROM pg_event_trigger_ddl_commands() AS d
-    WHERE d.classid = 'pg_class'::regclass AND NOT d.in_extension
+  FOR v_relation, v_renamed IN
+    WITH RECURSIVE touched AS (
+      SELECT d.objid AS relation, a.attname::text AS renamed
+      FROM pg_event_trigger_ddl_commands() AS d
+      LEFT JOIN pg_attribute AS a ON a.attrelid = d.objid AND a.attnum = d.objsubid AND a.attnum > 0
+      WHERE d.classid = 'pg_class'::regclass AND NOT d.in_extension
+      UNION
+      SELECT i.inhrelid, t.renamed
+      FROM touched AS t JOIN pg_inherits AS i ON i.inhparent = t.relation JOIN pg_class AS c ON c.oid = i.inhrelid
+      WHERE NOT c.relispartition
+    )
+    SELECT relation, renamed FROM touched
   LOOP
-    v_policy := {schema}.policy_of(v_relation);
-    CONTINUE WHEN v_policy IS NULL;
-    IF EXISTS (SELECT FROM pg_trigger AS t JOIN pg_proc AS f ON f.oid = t.tgfoid
-               WHERE t.tgrelid = v_relation AND f.pronamespace = {schema_text}::regnamespace AND t.tgparentid = 0)
-       OR (SELECT (definition ->> 'auto_attach')::boolean FROM {schema}.policy AS p WHERE p.policy_id = v_policy) THEN
-      PERFORM {schema}.attach(v_relation, v_policy);
+    v_auto := {schema}.policy_of(v_relation);
+    SELECT coalesce(v_auto, p.policy_id), {schema}.masked_columns(t.tgargs) INTO v_policy, v_masked
+    FROM pg_trigger AS t JOIN pg_proc AS f ON f.oid = t.tgfoid
+    LEFT JOIN {schema}.policy AS p ON p.function = f.proname AND p.valid_to IS NULL
+    WHERE t.tgrelid = v_relation AND f.pronamespace = {schema_text}::regnamespace AND t.tgparentid = 0
+      AND t.tgname LIKE 'dbfleet\\_audit\\_%'
+    ORDER BY t.tgname
+    LIMIT 1;
+    IF NOT FOUND THEN
+      SELECT p.policy_id INTO v_policy FROM {schema}.policy AS p
+      WHERE p.policy_id = v_auto AND (p.definition ->> 'auto_attach')::boolean;
+      v_masked := NULL;
     END IF;
+    CONTINUE WHEN v_policy IS NULL;
+    IF v_renamed IS NOT NULL AND v_renamed <> ALL (
+         {schema}.masked_columns(NULL, {schema}.trigger_arguments(v_relation, v_policy))) THEN
+      SELECT m.name INTO v_gone FROM unnest(v_masked) AS m (name)
+      WHERE NOT EXISTS (SELECT FROM pg_attribute AS a
+                        WHERE a.attrelid = v_relation AND a.attname = m.name AND NOT a.attisdropped);
+      IF FOUND THEN
+        RAISE EXCEPTION '% is refused: the audit log masks column % of %, but would not mask it as %',
+            TG_TAG, quote_ident(v_gone), v_relation::regclass, quote_ident(v_renamed)
+          USING ERRCODE = 'insufficient_privilege',
+                HINT = format('Add %s to `redact` or `hash` of policy "%s" (with allow_missing: true, because the '
+                  'column is yet to come) and run site.yml; then rename it.', v_renamed,
+                  (SELECT p.name FROM {schema}.policy AS p WHERE p.policy_id = v_policy));
+      END IF;
+    END IF;
+    PERFORM {schema}.attach(v_relation, v_policy);
   END LOOP;
 END
+"""
+
+# Redacted and hashed columns of a capture trigger, from its arguments as a list or as pg_trigger keeps them: each with
+# a zero byte behind it, which no text can hold, hence the detour over hexadecimal digits.
+_MASKED_COLUMNS = """
+  SELECT (coalesce(a.list, k.list))[3]::text[] || (coalesce(a.list, k.list))[4]::text[]
+  FROM (SELECT arguments AS list) AS a,
+       (SELECT array_agg(convert_from(decode(replace(part, ' ', ''), 'hex'), getdatabaseencoding()) ORDER BY nr) AS list
+        FROM regexp_split_to_table(regexp_replace(encode(stored, 'hex'), '(..)', '\\1 ', 'g'), '00 ')
+             WITH ORDINALITY AS u (part, nr)) AS k
 """
 
 
@@ -189,6 +239,14 @@ def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]
         Function("policy_of", sql(_POLICY_OF, **place), "relation oid", "int", "sql", volatility="s"),
         Function(
             "trigger_arguments", sql(_TRIGGER_ARGUMENTS, **place), table_of_policy, "text[]", "sql", volatility="s"
+        ),
+        Function(
+            "masked_columns",
+            sql(_MASKED_COLUMNS),
+            "stored bytea, arguments text[] DEFAULT NULL",
+            "text[]",
+            "sql",
+            volatility="s",
         ),
         Function("attach", sql(_ATTACH, **place), table_of_policy, "void"),
         Function(

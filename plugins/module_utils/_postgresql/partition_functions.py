@@ -27,7 +27,8 @@ _DECLARATIONS = """
   v_next       timestamptz;
   v_first_row  timestamptz;
   v_name       text;
-  v_has_future boolean := false;
+  v_has_future boolean;
+  v_predicted  boolean;
   v_moving     boolean := to_regclass(format('%I.audit_log_moving', v_log)) IS NOT NULL;
   v_leaves     jsonb := '[]';
   v_attach     jsonb := '[]';
@@ -43,7 +44,10 @@ _PLAN = """
   INTO v_has_future, v_start
   FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
   WHERE i.inhparent = to_regclass(format('%I.audit_log_data', v_log)) AND c.relname = 'audit_log_future';
-  IF v_has_future THEN
+  -- Check mode before the first rollout: the trail that is to come has one catch-all for everything.
+  v_predicted := to_regclass(format('%I.audit_log_data', v_log)) IS NULL;
+  v_has_future := coalesce(v_has_future, v_predicted);
+  IF v_has_future AND NOT v_predicted THEN
     EXECUTE format('SELECT min(changed_at) FROM %I.audit_log_future', v_log) INTO v_first_row;
   END IF;
   v_next := coalesce(v_start, date_trunc(period, least(at, v_first_row)));

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._core.errors import AuditError
 from .._core.plan import Plan
 from .._core.sql import Identifier, Literal, Verbatim, sql
 from .module import PostgresqlModule, refuse_standby
@@ -45,6 +46,9 @@ ORDER BY c.relname
 """
 
 
+_INSTALLED = "SELECT to_regclass(%(log)s) IS NOT NULL AS installed"
+
+
 def plan_partitions(session: Session, schema: str, interval: str, ahead: int) -> Plan:
     """Ask the server what is due.
 
@@ -78,7 +82,11 @@ def _plan_settings(plan: Plan, schema: str, wanted: dict[str, str], current: dic
 def reconcile(module: PostgresqlModule, session: Session) -> None:
     """Make what is due and report every partition that there is now."""
     params = module.params
+    log = {"log": session.identifier(params["schema"], "audit_log_data")}
+    if not module.check_mode and not session.one(_INSTALLED, log).installed:
+        raise AuditError(
+            f"{session.database}: no audit trail in schema {params['schema']!r}; run postgresql_audit_trail first"
+        )
     module.reconcile(session, lambda s: plan_partitions(s, params["schema"], params["interval"], params["ahead"]))
-    log = session.identifier(params["schema"], "audit_log_data")
-    rows = session.all(_PARTITIONS, {"log": log})
+    rows = session.all(_PARTITIONS, log)
     module.results["partitions"] = [{"name": row.name, "from": row.lower, "to": row.upper} for row in rows]

@@ -27,12 +27,14 @@ except ImportError:
 MINIMUM_VERSION = 140000
 
 #: What a session must not inherit from the role or the database: a path on which others can shadow functions,
-#: and timeouts that would end a run in the middle.
+#: timeouts that would end a run in the middle, and another way to write down a time.
 _SESSION = """
 SELECT set_config('search_path', 'pg_catalog', false) AS path,
        set_config('statement_timeout', '0', false) AS statement_timeout,
        set_config('lock_timeout', '0', false) AS lock_timeout,
        set_config('idle_in_transaction_session_timeout', '0', false) AS idle_timeout,
+       set_config('TimeZone', 'UTC', false) AS time_zone,
+       set_config('DateStyle', 'ISO', false) AS date_style,
        set_config('client_min_messages', 'warning', false) AS messages,
        current_setting('server_version_num')::int AS version_number,
        current_setting('server_version') AS version

@@ -29,16 +29,29 @@ _ROLES = {
     READER: "may read the audit trail",
 }
 
+# Roles belong to the cluster, our lock to one database: a run in another one may make the same role at this moment.
+_CREATE_ROLE = """
+DO $dbfleet$
+BEGIN
+  CREATE ROLE {role} NOLOGIN;
+  COMMENT ON ROLE {role} IS {text};
+EXCEPTION WHEN duplicate_object OR unique_violation THEN
+  NULL;
+END
+$dbfleet$
+"""
+
 #: name -> (event, command tags, function)
 EVENT_TRIGGERS = {
     "dbfleet_audit_guard_ddl": (
         "ddl_command_end",
-        ("ALTER TABLE", "ALTER TRIGGER", "CREATE CAST", "CREATE TRIGGER"),
+        # CREATE SCHEMA, because it can make tables with triggers in the same statement.
+        ("ALTER TABLE", "ALTER TRIGGER", "CREATE CAST", "CREATE SCHEMA", "CREATE TRIGGER"),
         "guard_ddl",
     ),
     "dbfleet_audit_attach": (
         "ddl_command_end",
-        ("ALTER TABLE", "CREATE TABLE", "CREATE TABLE AS", "SELECT INTO"),
+        ("ALTER TABLE", "CREATE SCHEMA", "CREATE TABLE", "CREATE TABLE AS", "SELECT INTO"),
         "attach_ddl",
     ),
     "dbfleet_audit_guard_drop": ("sql_drop", (), "guard_drop"),
@@ -146,9 +159,8 @@ class _Builder:
             role = {"role": Identifier.of(name)}
             current = self.catalog.roles.get(name)
             if current is None:
-                self.steps.add(sql("CREATE ROLE {role} NOLOGIN", **role), f"role {name} is missing", "missing")
                 comment = Literal(f"{MARK}: {purpose}")
-                self.steps.add(sql("COMMENT ON ROLE {role} IS {text}", text=comment, **role), f"role {name} is ours")
+                self.steps.add(sql(_CREATE_ROLE, text=comment, **role), f"role {name} is missing", "missing")
                 continue
             if current["login"] or current["superuser"]:
                 self.steps.add(

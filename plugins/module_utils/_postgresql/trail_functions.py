@@ -29,7 +29,7 @@ _REFUSE_CHANGE = """
 BEGIN
   RAISE EXCEPTION 'the audit log is append-only: % on %.% is refused', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
     USING ERRCODE = 'insufficient_privilege',
-          HINT = 'Rows leave the log through retention (archive.yml) only.';
+          HINT = 'Rows are only ever added to it.';
 END
 """
 
@@ -119,26 +119,41 @@ _KEYED_DIGEST = """
   FROM {schema}.hash_key AS k
 """
 
-# Column by column, for a row that cannot become jsonb as a whole: escapes such as \u0000, which jsonb does not take,
-# are kept as they are written, a very large value as its length and digest; a row beyond all limits leaves the reason.
+# Column by column, for a row that cannot become jsonb as a whole: a json value with an escape that jsonb does not take
+# (\u0000, half a surrogate pair) is kept as it is written, a very large value as the length and digest of its text; a
+# row beyond all limits leaves the reason. json_each() wants every escape to be valid, so \u goes through it as \\u
+# (and \\ as four, to be told apart). No regular expression: it would need four bytes a character, and fail at 256 MB.
 _SAFE_IMAGE = r"""
 DECLARE
-  v_image jsonb := '{}';
-  v_name  text;
-  v_value json;
+  v_image   jsonb := '{}';
+  v_row     json;
+  v_escapes boolean;
+  v_name    text;
+  v_text    text;
+  v_value   jsonb;
 BEGIN
-  FOR v_name, v_value IN
-    SELECT key, value
-    FROM json_each(regexp_replace(row_to_json(row_value)::text, '(?<!\\)((?:\\\\)*)\\u', '\1\\\\u', 'g')::json)
-  LOOP
-    IF octet_length(v_value::text) > 1048576 THEN
-      v_image := v_image || jsonb_build_object(v_name, jsonb_build_object(
-        'omitted', 'too large', 'characters', length(v_value #>> '{}'),
-        'sha256', encode(sha256(convert_to(v_value #>> '{}', 'UTF8')), 'hex')));
-    ELSE
-      v_image := v_image || jsonb_build_object(v_name,
-        coalesce({schema}.try_jsonb(v_value::text), to_jsonb(v_value::text)));
+  v_row := row_to_json(row_value);
+  v_escapes := position('\u' in v_row::text) > 0;
+  IF v_escapes THEN
+    v_row := replace(replace(replace(v_row::text, '\\', e'\x01'), '\u', '\\u'), e'\x01', '\\\\');
+  END IF;
+  FOR v_name, v_text IN SELECT key, value::text FROM json_each(v_row) LOOP
+    IF v_escapes THEN
+      v_text := replace(replace(replace(v_text, '\\\\', e'\x01'), '\\u', '\u'), e'\x01', '\\');
     END IF;
+    IF octet_length(v_text) > 1048576 THEN
+      BEGIN
+        v_text := v_text::json #>> '{}';
+      EXCEPTION WHEN data_exception THEN
+        NULL;
+      END;
+      v_value := jsonb_build_object('omitted', 'too large', 'characters', length(v_text),
+        'sha256', encode(sha256(convert_to(v_text, 'UTF8')), 'hex'));
+    ELSE
+      v_value := coalesce({schema}.try_jsonb(v_text), {schema}.try_jsonb(
+        replace(replace(replace(v_text, '\\', e'\x01'), '\u', '\\u'), e'\x01', '\\')), to_jsonb(v_text));
+    END IF;
+    v_image := v_image || jsonb_build_object(v_name, v_value);
   END LOOP;
   RETURN v_image;
 EXCEPTION WHEN OTHERS THEN

@@ -96,7 +96,7 @@ class Trigger:
         checks = {
             "calls another function": current["ours"] and current["function"] == self.function,
             "has other arguments": current["arguments"] == arguments,
-            "fires on something else": current["type"] == self.kind,
+            "fires on something else": current["type"] == self.kind and not current["columns"],
             "has another condition": self._same_condition(current["condition"], known),
             "has other transition tables": current["transition"] == self._transition(),
         }

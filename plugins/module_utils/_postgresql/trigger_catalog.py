@@ -54,7 +54,7 @@ WITH relation AS (
 ), trigger AS (
   SELECT t.tgrelid, jsonb_object_agg(t.tgname, jsonb_build_object(
            'function', p.proname, 'ours', p.pronamespace = to_regnamespace(quote_ident(%(schema)s)),
-           'enabled', t.tgenabled, 'type', t.tgtype,
+           'enabled', t.tgenabled, 'type', t.tgtype, 'columns', t.tgattr::text,
            'arguments', encode(t.tgargs, 'hex'),
            'condition', CASE WHEN t.tgqual IS NOT NULL
                              THEN substring(pg_get_triggerdef(t.oid) FROM ' WHEN \\((.*)\\) EXECUTE FUNCTION ') END,

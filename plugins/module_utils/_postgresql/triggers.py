@@ -50,7 +50,7 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, quoter: Quot
     """
     selection = select(options.policies, options.exemptions, catalog.tables, options.database, options.allow_missing)
     _refuse_statement_capture(selection, catalog, options.database)
-    result = TriggerPlan(Plan(), selection, _warnings(selection, catalog))
+    result = TriggerPlan(Plan(), selection, _warnings(options, selection, catalog))
     plan_policies(result.plan.transaction(POLICIES, required=True), options, catalog, selection, quoter)
     for key, table in catalog.tables.items():
         policy = selection.policies.get(key)
@@ -136,8 +136,13 @@ def _refuse_statement_capture(selection: Selection, catalog: TriggerCatalog, dat
             )
 
 
-def _warnings(selection: Selection, catalog: TriggerCatalog) -> list[str]:
-    warnings = []
+def _warnings(options: TriggerOptions, selection: Selection, catalog: TriggerCatalog) -> list[str]:
+    exempted = list(selection.exempted.values())
+    warnings = [
+        f"exception {exemption.pattern.text!r} matches no table: correct it, or take it off the list"
+        for exemption in options.exemptions
+        if exemption not in exempted
+    ]
     for key in selection.policies:
         table = catalog.tables[key]
         if table.persistence == "u":
