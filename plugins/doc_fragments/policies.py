@@ -21,7 +21,8 @@ options:
       - C(when) (SQL condition on NEW and OLD) records only the rows for which it is true.
       - C(capture) is V(row), complete, or V(statement), faster on bulk work and refused where it would miss rows.
       - C(update_image) is V(full), or V(changed) to store only the new values that differ.
-      - C(require_context) (list) refuses a change whose context lacks a key, for example V(changed_by).
+      - C(require_context) (list) refuses a change whose context lacks a key, for example V(changed_by); with
+        C(on_failure) V(warn) it is recorded and a WARNING raised.
       - C(on_failure) is V(abort), no change without its record, or V(warn), where the write goes through, the failure
         is recorded and a WARNING raised; V(warn) costs a subtransaction, and a transaction id, for every row.
       - C(classification), C(retention) (text) and C(tags) (list) are kept with the policy.

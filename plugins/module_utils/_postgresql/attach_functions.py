@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from .._core.policy import SENSITIVE_WORDS
 from .._core.sql import Identifier, Literal, sql
 from .function import Function
-from .trigger_catalog import KEYS
+from .trigger_catalog import CONDITION_DIGEST, KEYS
 
 #: The row of the setting table that holds the patterns of `exceptions`.
 EXCEPTIONS_SETTING = "exceptions"
@@ -71,8 +71,9 @@ BEGIN
   SELECT * INTO v_policy FROM {schema}.policy AS p WHERE p.policy_id = policy;
   -- Whoever adds a partition needs EXECUTE on the functions whose triggers it inherits.
   SELECT r.rolname INTO v_name FROM pg_class AS c JOIN pg_roles AS r ON r.oid = c.relowner
-  WHERE c.oid = relation AND c.relkind = 'p' AND NOT has_function_privilege(c.relowner,
-    format('%I.%I()', {schema_text}, v_policy.function), 'EXECUTE');
+  WHERE c.oid = relation AND c.relkind = 'p' AND c.relowner NOT IN (
+    SELECT a.grantee FROM pg_proc AS f, aclexplode(f.proacl) AS a
+    WHERE f.oid = format('%I.%I()', {schema_text}, v_policy.function)::regprocedure);
   IF FOUND THEN
     EXECUTE format('GRANT EXECUTE ON FUNCTION %I.%I() TO %I', {schema_text}, v_policy.function, v_name);
   END IF;
@@ -101,7 +102,7 @@ BEGIN
       INSERT INTO {schema}.definition (object, source_digest, server_digest)
       SELECT format('trigger %s.%s %s', n.nspname, c.relname, v_name),
              encode(sha256(convert_to(v_policy.definition ->> 'when', 'UTF8')), 'hex'),
-             md5(substring(pg_get_triggerdef(t.oid) FROM ' WHEN \\((.*)\\) EXECUTE FUNCTION '))
+             {condition_digest}
       FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
       WHERE t.tgrelid = relation AND t.tgname = v_name
       ON CONFLICT (object) DO UPDATE
@@ -182,7 +183,7 @@ BEGIN
     SELECT coalesce(v_auto, p.policy_id), {schema}.masked_columns(t.tgargs) INTO v_policy, v_masked
     FROM pg_trigger AS t JOIN pg_proc AS f ON f.oid = t.tgfoid
     LEFT JOIN {schema}.policy AS p ON p.function = f.proname AND p.valid_to IS NULL
-    WHERE t.tgrelid = v_relation AND f.pronamespace = {schema_text}::regnamespace AND t.tgparentid = 0
+    WHERE t.tgrelid = v_relation AND f.pronamespace = quote_ident({schema_text})::regnamespace AND t.tgparentid = 0
       AND t.tgname LIKE 'dbfleet\\_audit\\_%'
     ORDER BY t.tgname
     LIMIT 1;
@@ -229,6 +230,7 @@ def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]
         "schema_text": Literal(schema),
         "exceptions": Literal(EXCEPTIONS_SETTING),
         "sensitive": Literal("|".join(SENSITIVE_WORDS)),
+        "condition_digest": sql(CONDITION_DIGEST),
         "keys": sql(KEYS, which=sql("= relation")),
     }
     table_of_policy = "relation oid, policy int"

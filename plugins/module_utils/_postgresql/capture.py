@@ -59,9 +59,9 @@ _CONTEXT = """
 
 _REQUIRE = """
   IF {condition}({missing}) THEN
-    RAISE EXCEPTION '% on %.% needs an audit context with {keys}', TG_OP, v_schema, v_table
+    RAISE {level} '% on %.% needs an audit context with {keys}', TG_OP, v_schema, v_table
       USING ERRCODE = 'insufficient_privilege',
-            HINT = 'Call SELECT audit.set_context(''{"user": "...", ...}'') at the start of the transaction.';
+            HINT = 'Call SELECT {schema}.set_context(''{"user": "...", ...}'') at the start of the transaction.';
   END IF;
 """
 
@@ -263,8 +263,8 @@ def _declarations(policy: Policy) -> Sql:
     return sql(lines)
 
 
-def _require(policy: Policy) -> Sql:
-    """Refuse what has a record but no context; what leaves nothing to record needs none."""
+def _require(policy: Policy, place: dict[str, Any]) -> Sql:
+    """Refuse what has a record but no context, or warn of it; what leaves nothing to record needs none."""
     if not policy.require_context:
         return sql("")
     user, client = "v_user IS NULL", "v_client IS NULL"
@@ -278,6 +278,8 @@ def _require(policy: Policy) -> Sql:
         condition=sql("" if policy.capture == "row" else "FOUND AND "),
         missing=Joined(" OR ", tests),
         keys=sql(", ".join(policy.require_context)),
+        level=sql("WARNING" if policy.on_failure == "warn" else "EXCEPTION"),
+        **place,
     )
 
 
@@ -288,7 +290,7 @@ def _row_body(policy: Policy, place: dict[str, Any]) -> Joined:
         parts.append(sql(_ROW_LEFT_OUT, old=old, new=new))
     if policy.update_image == "changed":
         parts.append(sql(_ROW_CHANGED_ONLY, **place))
-    parts += [_require(policy), sql(_ROW_INSERT, **place)]
+    parts += [_require(policy, place), sql(_ROW_INSERT, **place)]
     return Joined("", tuple(parts))
 
 
@@ -316,7 +318,7 @@ def _statement_body(policy: Policy, place: dict[str, Any]) -> Joined:
             )
         )
     inserts = Joined("", (*branches, sql(_STATEMENT_TRUNCATE, **place)))
-    return Joined("", (sql(_STATEMENT_BODY, inserts=inserts), _require(policy)))
+    return Joined("", (sql(_STATEMENT_BODY, inserts=inserts), _require(policy, place)))
 
 
 def _left_out(policy: Policy, image: Sql, place: dict[str, Any]) -> Sql:

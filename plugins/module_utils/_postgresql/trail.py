@@ -384,5 +384,5 @@ def limitations(superuser: bool) -> list[str]:
         return []
     return [
         "no event triggers (the login is no superuser): dropped audit objects and casts to json are found by verify "
-        "afterwards, not refused",
+        "afterwards, not refused; owners of partitioned tables could record changes that never happened",
     ]

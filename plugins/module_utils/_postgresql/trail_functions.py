@@ -256,7 +256,7 @@ BEGIN
     JOIN pg_trigger AS t ON (d.classid = 'pg_class'::regclass AND t.tgrelid = d.objid)
                          OR (d.classid = 'pg_trigger'::regclass AND t.oid = d.objid)
     JOIN pg_proc AS p ON p.oid = t.tgfoid
-    CROSS JOIN LATERAL (SELECT p.pronamespace = {schema_text}::regnamespace AS ours,
+    CROSS JOIN LATERAL (SELECT p.pronamespace = quote_ident({schema_text})::regnamespace AS ours,
                                t.tgname LIKE 'dbfleet\\_audit\\_%' AS named) AS mark
     WHERE (mark.ours OR mark.named) AND NOT (mark.ours AND mark.named AND t.tgenabled = 'A');
   END IF;

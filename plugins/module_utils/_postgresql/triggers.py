@@ -16,7 +16,7 @@ from .._core.sql import Identifier, Literal, Quoter, sql
 from .capture import capture_name, is_capture
 from .policy_versions import TriggerCatalog, TriggerOptions, plan_policies
 from .trigger import PREFIX, Trigger, wanted_triggers
-from .trigger_catalog import PgTable
+from .trigger_catalog import CONDITION_DIGEST, PgTable
 
 POLICIES = "policies"
 UNUSED = "functions of policies no longer in force"
@@ -24,7 +24,7 @@ UNUSED = "functions of policies no longer in force"
 # The condition as the server keeps it, so that the next run can tell whether anybody changed it.
 _REMEMBER_CONDITION = """
 INSERT INTO {schema}.definition (object, source_digest, server_digest)
-SELECT {object}, {digest}, md5(substring(pg_get_triggerdef(t.oid) FROM ' WHEN \\((.*)\\) EXECUTE FUNCTION '))
+SELECT {object}, {digest}, {server_digest}
 FROM pg_trigger AS t
 WHERE t.tgrelid = {table}::regclass AND t.tgname = {trigger}
 ON CONFLICT (object) DO UPDATE
@@ -89,6 +89,7 @@ def _plan_trigger(
             schema=Identifier.of(schema),
             object=Literal(trigger.object),
             digest=Literal(trigger.source_digest),
+            server_digest=sql(CONDITION_DIGEST),
             table=Literal(quoter.identifier(trigger.table.schema, trigger.table.name)),
             trigger=Literal(trigger.name),
         )
