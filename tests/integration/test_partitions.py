@@ -34,7 +34,7 @@ def periods(interval: str, count: int, moment: datetime.datetime) -> list[tuple[
     """Return name, lower and upper bound of this many periods, that of the moment first."""
     starts = [period_start(interval, moment)]
     step = datetime.timedelta(days={"month": 32, "week": 7, "day": 1}[interval])
-    for _ in range(count):
+    for _unused in range(count):
         starts.append(period_start(interval, starts[-1] + step))
     texts = [f"{start:%Y-%m-%d} 00:00:00+00" for start in starts]
     names = [f"audit_log_{start.strftime(NAMES[interval])}" for start in starts]
@@ -129,8 +129,8 @@ def test_another_interval_begins_where_the_old_periods_end(bare, first, second):
     changed = bounds(partitions(bare, interval=second, ahead=70 if second == "day" else 12))
     assert changed[: len(ended) - 1] == ended[:-1]
     assert all(above[2] == below[1] for above, below in zip(changed, changed[1:]))
-    full = [name for name, lower, _ in changed[len(ended) :] if name != "audit_log_future"]
-    assert set(full) <= {name for name, _, _ in periods(second, 120, datetime.datetime.now(UTC))}
+    full = [name for name, lower, _unused in changed[len(ended) :] if name != "audit_log_future"]
+    assert set(full) <= {name for name, _unused, _unused in periods(second, 120, datetime.datetime.now(UTC))}
     assert bare.execute("SELECT name, value FROM audit.setting WHERE name = 'partition_interval'")[0][1] == second
     assert not partitions(bare, interval=second, ahead=70 if second == "day" else 12).changed
 
@@ -139,7 +139,7 @@ def test_another_interval_begins_where_the_old_periods_end(bare, first, second):
 def test_a_year_of_months_leaves_no_row_in_the_catch_all(trail):
     now = datetime.datetime.now(UTC)
     months = periods("month", 14, now)
-    for name, lower, _ in months[1:13]:
+    for name, lower, _unused in months[1:13]:
         moment = datetime.datetime.fromisoformat(lower.replace("+00", "+00:00")) + datetime.timedelta(days=10)
         maintain(trail, moment)
         assert home(trail, add_row(trail, moment)) == f"audit.{name}"
@@ -162,7 +162,7 @@ def test_rows_of_the_catch_all_move_into_their_period_with_their_ids(trail):
 
 
 def test_the_module_moves_rows_of_the_catch_all_too(bare):
-    rows = [add_row(bare, datetime.datetime.now(UTC)) for _ in range(3)]
+    rows = [add_row(bare, datetime.datetime.now(UTC)) for _unused in range(3)]
     result = partitions(bare)
     current = periods("month", 1, datetime.datetime.now(UTC))[0][0]
     assert result.changed
@@ -222,13 +222,15 @@ def test_writers_lose_nothing_while_the_catch_all_is_swapped(bare):
 
 def test_the_timer_follows_what_the_module_was_told(trail):
     partitions(trail, interval="day", ahead=1)
-    names = [name for name, _, _ in bounds(partitions(trail, interval="day", ahead=1, check_mode=True))]
+    names = [name for name, _unused, _unused in bounds(partitions(trail, interval="day", ahead=1, check_mode=True))]
     month_end = datetime.datetime.fromisoformat(
         periods("month", 4, datetime.datetime.now(UTC))[3][2][:10] + "T12:00+00:00"
     )
     maintain(trail, month_end)
-    added = {name for name, _, _ in bounds(partitions(trail, interval="day", ahead=1, check_mode=True))} - set(names)
-    assert added == {name for name, _, _ in periods("day", 2, month_end)}
+    added = {
+        name for name, _unused, _unused in bounds(partitions(trail, interval="day", ahead=1, check_mode=True))
+    } - set(names)
+    assert added == {name for name, _unused, _unused in periods("day", 2, month_end)}
 
 
 def test_only_the_owner_of_the_log_may_run_the_maintenance(trail):

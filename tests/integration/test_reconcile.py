@@ -223,8 +223,8 @@ def test_two_runs_at_once_do_the_work_once(db):
 
 
 def test_two_databases_of_a_server_that_has_no_trail_yet_can_be_done_at_once(new_server):
-    databases = [Database(new_server()) for _ in range(1)]
-    databases += [Database(databases[0].server) for _ in range(3)]
+    databases = [Database(new_server()) for _unused in range(1)]
+    databases += [Database(databases[0].server) for _unused in range(3)]
     with concurrent.futures.ThreadPoolExecutor() as pool:
         results = list(pool.map(trail_module, databases))
     assert all(result.changed for result in results)
@@ -249,7 +249,7 @@ def test_a_changed_policy_leaves_no_moment_without_auditing(trail):
         except Exception as error:  # noqa: BLE001 - whatever it is, the test is to show it
             failures.append(error)
 
-    threads = [threading.Thread(target=write, args=(trail.connect(),)) for _ in range(4)]
+    threads = [threading.Thread(target=write, args=(trail.connect(),)) for _unused in range(4)]
     for thread in threads:
         thread.start()
     for turn in range(1, 6):

@@ -62,7 +62,7 @@ def test_a_year_of_the_schedule_keeps_every_month_ahead_and_the_catch_all_empty(
 ):
     play("site", inventory(shop.server, [shop], partition_ahead=2, **schedule))
     calendar = months_from(datetime.datetime.now(datetime.timezone.utc).date())
-    months = [next(calendar) for _ in range(16)]
+    months = [next(calendar) for _unused in range(16)]
     assert (f"{months[12]:%Y-%m}",) not in shop.execute(LEAVES)
     for index, month in enumerate(months[:13]):
         done = run(schedule, f"{month}T12:00:00Z")

@@ -59,12 +59,22 @@ END
     cp "$DBFLEET_ROOT/tests/support/get_pip.py" "$cache/get_pip_${release//./_}.py"
 }
 
-# run_sanity SERIES VERSION: with one Python version, or with "all" that the machine has and the release knows.
+# What depends on the core release: how it loads modules, checks their documentation and reads the runtime metadata.
+core_sanity_tests=(ansible-doc compile import runtime-metadata validate-modules)
+
+# run_sanity SERIES VERSION: all tests on all Pythons that the machine has and the release knows (VERSION "all"), or what
+# depends on the core release, with one Python version.
 run_sanity() {
     local series=$1 version=$2
     local copy=$DBFLEET_CACHE/sanity/ansible_collections/dbfleet/audit python=$DBFLEET_CACHE/venv/$series/bin/python
     local options=(--color no)
-    [ "$version" = all ] || options+=(--python "$version")
+    if [ "$version" != all ]; then
+        options+=(--python "$version")
+        local test
+        for test in "${core_sanity_tests[@]}"; do
+            options+=(--test "$test")
+        done
+    fi
     copy_checkout "$copy"
     link_pythons "$DBFLEET_CACHE/pythons"
     keep_pip_settings "$python"

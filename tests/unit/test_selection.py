@@ -40,7 +40,7 @@ def choose(
 
 
 def names(selection: Selection) -> dict[str, str]:
-    return {table: policy.name for (_, table), policy in selection.policies.items()}
+    return {table: policy.name for (_unused, table), policy in selection.policies.items()}
 
 
 ALL = {"tables": ["s.*"], "name": "all"}

@@ -29,8 +29,9 @@ KEYS = """
 # Conditions are compared as the server parsed them. pg_get_triggerdef() would be easier to read, but it locks the
 # table, so that a single table that somebody holds locked would stop the run for all the others.
 
-#: A WHEN condition (of `pg_trigger AS t`) as a digest, less the places in the text that it came from.
-CONDITION_DIGEST = "md5(regexp_replace(t.tgqual::text, ' :location -?[0-9]+', '', 'g'))"
+#: A WHEN condition (of `pg_trigger AS t`) as a digest, less the places in the text that it came from, and the types of
+#: OLD and NEW: their number is another one in a restored database.
+CONDITION_DIGEST = "md5(regexp_replace(t.tgqual::text, ' :(location|vartype) -?[0-9]+', '', 'g'))"
 
 #: A regular expression for the parsed form of NOT (OLD.* OPERATOR(pg_catalog.*=) NEW.*), on every release.
 _CHANGES = """
