@@ -249,3 +249,22 @@ def test_a_dump_restores_with_auditing_and_history(pg: LocalPostgresql, app: Dat
             copy.execute("DELETE FROM audit.audit_log_data")
     finally:
         copy.drop()
+
+
+def test_a_table_that_is_audited_already_becomes_a_partition_and_is_recorded_once(app):
+    session = app.connect(app.owner)
+    fetch(session, "CREATE TABLE app.orders (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    fetch(session, "CREATE TABLE app.orders_a (LIKE app.orders INCLUDING ALL)")
+    fetch(session, "INSERT INTO app.orders_a VALUES (1)")
+    attach = "ALTER TABLE app.orders ATTACH PARTITION app.orders_a FOR VALUES FROM (0) TO (10)"
+    fetch(session, attach)
+    fetch(session, "INSERT INTO app.orders VALUES (2); INSERT INTO app.orders_a VALUES (3)")
+    assert ids(app) == [("orders_a", "1"), ("orders", "2"), ("orders", "3")]
+    assert not rollout(app, **OPTIONS)["changed"]
+    fetch(session, "ALTER TABLE app.orders DETACH PARTITION app.orders_a")
+    rollout(app, **OPTIONS)
+    fetch(session, "INSERT INTO app.orders_a VALUES (4)")
+    fetch(session, attach)
+    fetch(session, "INSERT INTO app.orders VALUES (5)")
+    assert ids(app)[3:] == [("orders_a", "4"), ("orders", "5")]
+    assert not rollout(app, **OPTIONS)["changed"]

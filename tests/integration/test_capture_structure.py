@@ -95,10 +95,10 @@ def test_a_wildcard_audits_a_partitioned_table_once(trail):
 
 @pytest.mark.parametrize("partition", ["orders_eu", "orders_us_low"])
 def test_a_trigger_that_is_off_on_one_partition_is_put_back(orders, partition):
-    orders.execute(f"ALTER TABLE {partition} DISABLE TRIGGER dbfleet_audit_insert")
+    orders.execute(f"ALTER TABLE {partition} DISABLE TRIGGER dbfleet_audit_tree_insert")
     result = rollout(orders, policies=[wanted("public.orders")], diff_mode=True)
     assert result["changed_tables"] == ["public.orders"]
-    assert "dbfleet_audit_insert" in result["diff"]["after"]
+    assert "dbfleet_audit_tree_insert" in result["diff"]["after"]
     enabled = (
         "SELECT DISTINCT tgenabled FROM pg_trigger WHERE tgname LIKE 'dbfleet_audit_%' AND tgrelid::regclass::text "
     )
@@ -108,7 +108,7 @@ def test_a_trigger_that_is_off_on_one_partition_is_put_back(orders, partition):
 def test_a_trigger_that_is_off_below_an_audited_partition_is_put_back(trail):
     trail.execute(PARTITIONED)
     rollout(trail, policies=[wanted("public.orders_us")])
-    trail.execute("ALTER TABLE orders_us_low DISABLE TRIGGER dbfleet_audit_insert")
+    trail.execute("ALTER TABLE orders_us_low DISABLE TRIGGER dbfleet_audit_tree_insert")
     assert rollout(trail, policies=[wanted("public.orders_us")]).changed
     trail.execute("INSERT INTO orders VALUES (1, 'us', 1)")
     assert [record.table_name for record in records(trail)] == ["orders_us"]

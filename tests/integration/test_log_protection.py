@@ -136,7 +136,7 @@ EVASIONS = {
     "replace": "CREATE OR REPLACE TRIGGER dbfleet_audit_insert AFTER INSERT ON things "
     "FOR EACH ROW EXECUTE FUNCTION nothing()",
     "narrow": "CREATE OR REPLACE TRIGGER dbfleet_audit_truncate AFTER TRUNCATE ON things EXECUTE FUNCTION nothing()",
-    "partition": "ALTER TABLE cut_1 DISABLE TRIGGER dbfleet_audit_insert",
+    "partition": "ALTER TABLE cut_1 DISABLE TRIGGER dbfleet_audit_tree_insert",
     "partitioned": "ALTER TABLE cut DISABLE TRIGGER ALL",
     "impostor": "CREATE TRIGGER dbfleet_audit_zzz AFTER INSERT ON doomed FOR EACH ROW EXECUTE FUNCTION nothing()",
     "cast to json": "CREATE CAST (mood AS json) WITH FUNCTION as_json(mood)",
@@ -171,7 +171,7 @@ FORGERIES = {
     "trigger": "CREATE TRIGGER dbfleet_audit_insert AFTER INSERT ON own {}",
     "schema element": "CREATE SCHEMA AUTHORIZATION CURRENT_USER CREATE TABLE t (id int) "
     "CREATE TRIGGER dbfleet_audit_insert AFTER INSERT ON t {}",
-    "replaced": "CREATE OR REPLACE TRIGGER dbfleet_audit_insert AFTER INSERT ON cut {}",
+    "replaced": "CREATE OR REPLACE TRIGGER dbfleet_audit_tree_insert AFTER INSERT ON cut {}",
 }
 
 

@@ -64,11 +64,14 @@ DECLARE
   v_policy    {schema}.policy;
   v_arguments text[] := {schema}.trigger_arguments(relation, policy);
   v_operation text;
+  v_prefix    text;
   v_name      text;
   v_when      text;
   v_row       boolean;
 BEGIN
   SELECT * INTO v_policy FROM {schema}.policy AS p WHERE p.policy_id = policy;
+  SELECT CASE c.relkind WHEN 'p' THEN 'dbfleet_audit_tree_' ELSE 'dbfleet_audit_' END INTO v_prefix
+  FROM pg_class AS c WHERE c.oid = relation;
   -- Whoever adds a partition needs EXECUTE on the functions whose triggers it inherits.
   SELECT r.rolname INTO v_name FROM pg_class AS c JOIN pg_roles AS r ON r.oid = c.relowner
   WHERE c.oid = relation AND c.relkind = 'p' AND c.relowner NOT IN (
@@ -78,7 +81,7 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON FUNCTION %I.%I() TO %I', {schema_text}, v_policy.function, v_name);
   END IF;
   FOR v_operation IN SELECT jsonb_array_elements_text(v_policy.definition -> 'operations') LOOP
-    v_name := 'dbfleet_audit_' || v_operation;
+    v_name := v_prefix || v_operation;
     CONTINUE WHEN EXISTS (
       SELECT FROM pg_trigger AS t JOIN pg_proc AS f ON f.oid = t.tgfoid
       WHERE t.tgrelid = relation AND t.tgname = v_name AND f.proname = v_policy.function
@@ -208,6 +211,26 @@ BEGIN
       END IF;
     END IF;
     PERFORM {schema}.attach(v_relation, v_policy);
+    PERFORM {schema}.leave_to_root(v_relation);
+  END LOOP;
+END
+"""
+
+# A partition that was audited before it was attached would record everything twice: its root's triggers are enough.
+_LEAVE_TO_ROOT = """
+DECLARE
+  v_table   regclass;
+  v_trigger text;
+BEGIN
+  FOR v_table, v_trigger IN
+    SELECT t.tgrelid, t.tgname
+    FROM pg_partition_tree(relation) AS p
+    JOIN pg_trigger AS t ON t.tgrelid = p.relid
+    JOIN pg_proc AS f ON f.oid = t.tgfoid
+    WHERE p.level > 0 AND t.tgparentid = 0 AND t.tgname LIKE 'dbfleet\\_audit\\_%'
+      AND f.pronamespace = quote_ident({schema_text})::regnamespace
+  LOOP
+    EXECUTE format('DROP TRIGGER %I ON %s', v_trigger, v_table);
   END LOOP;
 END
 """
@@ -251,6 +274,7 @@ def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]
             volatility="s",
         ),
         Function("attach", sql(_ATTACH, **place), table_of_policy, "void"),
+        Function("leave_to_root", sql(_LEAVE_TO_ROOT, **place), "relation regclass", "void"),
         Function(
             "add_table",
             sql(_ADD_TABLE, **place),

@@ -53,7 +53,8 @@ class Trigger:
 
     @property
     def name(self) -> str:
-        return PREFIX + self.operation
+        # Partitions inherit a root's triggers by name: one of their own, from before ATTACH, must not collide.
+        return PREFIX + ("tree_" if self.table.kind == "p" else "") + self.operation
 
     @property
     def kind(self) -> int:
