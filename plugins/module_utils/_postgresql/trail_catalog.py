@@ -103,8 +103,7 @@ _SETTINGS = """
 SELECT (SELECT jsonb_object_agg(object, jsonb_build_array(source_digest, server_digest))
         FROM {schema}.definition) AS definitions,
        (SELECT jsonb_object_agg(name, value) FROM {schema}.setting) AS settings,
-       (SELECT EXISTS (SELECT FROM {schema}.hash_key)) AS has_hash_key,
-       (SELECT EXISTS (SELECT FROM {schema}.audit_log_data)) AS has_rows
+       (SELECT EXISTS (SELECT FROM {schema}.hash_key)) AS has_hash_key
 """
 
 
@@ -129,7 +128,6 @@ class TrailCatalog:
     definitions: dict[str, list[str]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     has_hash_key: bool = False
-    has_rows: bool = False
 
     @property
     def silences_pgaudit(self) -> bool:
@@ -166,5 +164,5 @@ def read(session: Session, schema: str, roles: list[str]) -> TrailCatalog:
         settings = session.one(_SETTINGS.replace("{schema}", session.identifier(schema)))
         catalog.definitions = settings[0] or {}
         catalog.settings = settings[1] or {}
-        catalog.has_hash_key, catalog.has_rows = settings[2], settings[3]
+        catalog.has_hash_key = settings[2]
     return catalog

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .._core.errors import AuditError
@@ -15,7 +14,7 @@ from .._core.selection import Selection, select
 from .._core.sql import Identifier, Literal, Quoter, sql
 from .capture import capture_name, is_capture
 from .policy_versions import TriggerCatalog, TriggerOptions, plan_policies
-from .trigger import PREFIX, Trigger, wanted_triggers
+from .trigger import Trigger, wanted_triggers
 from .trigger_catalog import CONDITION_DIGEST, PgTable
 
 POLICIES = "policies"
@@ -151,8 +150,3 @@ def _warnings(options: TriggerOptions, selection: Selection, catalog: TriggerCat
         if not table.key:
             warnings.append(f"{table.title} has no key: its records carry no record_id")
     return warnings
-
-
-def owned_triggers(tables: Mapping[tuple[str, str], PgTable]) -> list[str]:
-    """Return titles of the tables that carry a trigger of ours."""
-    return [table.title for table in tables.values() if any(name.startswith(PREFIX) for name in table.triggers)]

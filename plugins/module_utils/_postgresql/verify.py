@@ -11,29 +11,24 @@ from typing import Callable
 
 from .._core.errors import AuditError
 from .._core.plan import Plan
-from . import trail_catalog
 from .module import PostgresqlModule
 from .partitions_module import plan_partitions
-from .policy_versions import TriggerCatalog
 from .self_test import Problem, self_test
 from .session import Session
 from .trail import plan_trail
 from .trail_module import trail_options
-from .trigger_catalog import read_policies, read_tables
 from .triggers import plan_triggers
-from .triggers_module import exceptions, trigger_options
+from .triggers_module import exceptions, read, trigger_options
 
 
 def verify(module: PostgresqlModule, session: Session) -> None:
     """Compare the database with what the options ask for, try it out, and report."""
     params = module.params
     trail, triggers = trail_options(params), trigger_options(params)
-    catalog = trail_catalog.read(session, trail.schema, trail.roles())
+    everything = read(session, trail.schema, trail.roles())
+    catalog = everything.trail
     if not catalog.installed:
         raise AuditError(f"{session.database}: no audit trail in schema {trail.schema!r}; run playbooks/site.yml first")
-    everything = TriggerCatalog(
-        catalog, read_tables(session, trail.schema), read_policies(session, trail.schema), session.encoding
-    )
     problems = _differences(lambda: plan_trail(trail, catalog, session))
 
     def table_plan() -> Plan:
@@ -49,28 +44,24 @@ def verify(module: PostgresqlModule, session: Session) -> None:
     problems += _differences(table_plan)
     if not catalog.in_recovery:
         problems += _differences(lambda: plan_partitions(session, trail.schema, params["interval"], params["ahead"]))
-    _finish(module, session, problems, params["self_test"] and not catalog.in_recovery and not module.check_mode)
-
-
-def _finish(module: PostgresqlModule, session: Session, problems: list[Problem], probe: bool) -> None:
-    params = module.params
-    policies = trigger_options(params).policies
-    found = self_test(session, params["schema"], policies) if probe and not _broken(problems) else []
-    tested = probe and not _broken(problems)
-    problems = problems + found
+    probe = params["self_test"] and not (catalog.in_recovery or module.check_mode or _broken(problems))
+    found = self_test(session, trail.schema, triggers.policies) if probe else []
+    problems += found
     module.results.update(
         valid=not problems,
         problems=[{key: value for key, value in asdict(problem).items() if value} for problem in problems],
-        probes=len(policies) if tested else 0,
-        recorded=tested and not any(problem.type == "not_recorded" for problem in found),
-        tampering_refused=tested and not any(problem.type == "not_refused" for problem in found),
+        probes=len(triggers.policies) if probe else 0,
+        recorded=probe and not any(problem.type == "not_recorded" for problem in found),
+        tampering_refused=probe and not any(problem.type == "not_refused" for problem in found),
     )
     if problems and params["fail_on_problem"]:
-        raise AuditError(
-            f"{session.database}: {len(problems)} problems: "
-            + "; ".join(f"{problem.type}: {problem.detail}" for problem in problems[:10])
-            + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
-        )
+        raise AuditError(f"{session.database}: {_summary(problems)}")
+
+
+def _summary(problems: list[Problem]) -> str:
+    named = "; ".join(f"{problem.type}: {problem.detail}" for problem in problems[:10])
+    more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
+    return f"{len(problems)} problems: {named}{more}"
 
 
 def _broken(problems: list[Problem]) -> bool:
