@@ -59,7 +59,8 @@ valid:
 problems:
   description:
     - What is not as it has to be. C(type) is V(missing), V(altered), V(disabled), V(grant), V(refused),
-      V(exception_expired), V(not_recorded) or V(not_refused); C(table) is what a rollout would call the place.
+      V(exception_expired), V(not_recorded), V(not_refused) or V(not_probed) (the database is read-only).
+      C(table) is what a rollout would call the place.
   returned: when the trail is installed
   type: list
   elements: dict

@@ -234,6 +234,16 @@ def test_functions_that_run_with_other_rights_pin_their_path(shop):
     assert shop.db.value("SELECT count(*) FROM pg_proc WHERE pronamespace = 'audit'::regnamespace AND prosecdef") >= 2
 
 
+def test_functions_with_a_backslash_pin_what_it_means(shop):
+    """A session may have turned standard_conforming_strings off."""
+    query = (
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'audit'::regnamespace AND strpos(prosrc, %s) > 0 "
+        "AND proconfig @> ARRAY['standard_conforming_strings=on'] IS NOT TRUE"
+    )
+    assert shop.db.execute(query, "\\") == []
+    assert len(shop.db.execute(query.replace("IS NOT TRUE", ""), "\\")) > 5
+
+
 def test_functions_on_the_path_of_a_user_are_not_run_by_the_capture(shop):
     """Shadows of what capture calls, first on the session's path, and one in its temporary schema."""
     session = shop.db.connect(user=shop.owner)

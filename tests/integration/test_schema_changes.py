@@ -95,6 +95,26 @@ def test_a_masked_column_cannot_be_renamed_out_of_its_mask(person, column, super
     assert settled(db, wanted_policies)
 
 
+@pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE"])
+def test_a_masked_column_cannot_be_renamed_in_disguise(person, kind):
+    """PostgreSQL renames columns of tables with the words for other relations too, under another command tag."""
+    db, _unused = person
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege, match=r"masks column pin of public\.person"):
+        db.execute(f"ALTER {kind} person RENAME COLUMN pin TO harmless")
+
+
+def test_a_masked_attribute_of_a_typed_table_cannot_be_renamed(trail):
+    trail.execute(f"CREATE TYPE human AS ({PERSON.replace('PRIMARY KEY', '')}); CREATE TABLE person OF human")
+    rollout(trail, policies=policies())
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege, match=r"masks column pin of public\.person"):
+        trail.execute("ALTER TYPE human RENAME ATTRIBUTE pin TO harmless CASCADE")
+    trail.execute("ALTER TYPE human RENAME ATTRIBUTE name TO label CASCADE")
+    trail.execute("ALTER TYPE human ADD ATTRIBUTE api_token text CASCADE")
+    trail.execute("INSERT INTO person (label, pin, api_token) VALUES ('a', 'PIN-1', 'TOKEN-1')")
+    values = last(trail).new_values
+    assert (values["label"], values["pin"], values["api_token"]) == ("a", MARK, MARK)
+
+
 def test_a_masked_column_can_be_renamed_once_the_policy_knows_its_new_name(person):
     """The remedy that the refusal names."""
     db, _unused = person
@@ -200,11 +220,12 @@ def test_a_table_that_moves_within_its_policy_is_recorded_under_each_name_in_tur
     assert len(records(trail)) == 3
 
 
-def test_a_partitioned_table_reports_its_new_name_at_once(trail):
+@pytest.mark.parametrize("kind", ["TABLE", "INDEX"])
+def test_a_partitioned_table_reports_its_new_name_at_once(trail, kind):
     trail.execute("CREATE TABLE person (id int PRIMARY KEY) PARTITION BY LIST (id); CREATE SCHEMA crm")
     trail.execute("CREATE TABLE person_1 PARTITION OF person FOR VALUES IN (1, 2, 3)")
     rollout(trail, policies=[wanted("*.*")])
-    trail.execute("ALTER TABLE person RENAME TO people")
+    trail.execute(f"ALTER {kind} person RENAME TO people")
     trail.execute("INSERT INTO person_1 VALUES (1)")
     trail.execute("ALTER TABLE people SET SCHEMA crm")
     trail.execute("INSERT INTO person_1 VALUES (2)")

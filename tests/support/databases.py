@@ -36,12 +36,14 @@ def connect(
 class Database:
     """A database of its own for one test. Everything made through it is gone after the test."""
 
-    def __init__(self, server: LocalPostgresql, name: str | None = None, template: str = "template1") -> None:
+    def __init__(self, server: LocalPostgresql, name: str | None = None, template: str | None = "template1") -> None:
+        """Create the database from a template; with ``template=None`` it is there already."""
         self.server = server
         self.name = name or unique("t")
         self._connections: list[psycopg2.extensions.connection] = []
         self._roles: list[str] = []
-        self._on_server("CREATE DATABASE {} TEMPLATE {}", self.name, template)
+        if template:
+            self._on_server("CREATE DATABASE {} TEMPLATE {}", self.name, template)
         self._own: psycopg2.extensions.connection | None = None
 
     @property

@@ -58,7 +58,9 @@ def server_account() -> pwd.struct_passwd | None:
     raise ServerError("run as root, and this machine has neither a 'postgres' nor a 'nobody' account to run a server")
 
 
-def run_program(*command: str | os.PathLike[str], timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def run_program(
+    *command: str | os.PathLike[str], timeout: float = 120, cwd: str | os.PathLike[str] = "/"
+) -> subprocess.CompletedProcess[str]:
     """Run a PostgreSQL program as the server's account, in an environment that no PG* variable reaches."""
     account = server_account()
     identity: dict[str, t.Any] = {}
@@ -67,7 +69,7 @@ def run_program(*command: str | os.PathLike[str], timeout: float = 120) -> subpr
     environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
     return subprocess.run(
         [os.fspath(part) for part in command],
-        cwd="/",
+        cwd=cwd,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

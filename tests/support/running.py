@@ -77,6 +77,13 @@ def run_module(
     A failure raises :class:`ModuleError` unless ``may_fail`` says that the test looks at it; a traceback always
     raises. ``check_mode`` and ``diff_mode`` are Ansible's ``--check`` and ``--diff``.
     """
+    return finish_module(start_module(module, check_mode=check_mode, diff_mode=diff_mode, **params), may_fail)
+
+
+def start_module(
+    module: str, /, *, check_mode: bool = False, diff_mode: bool = False, **params: t.Any
+) -> subprocess.Popen[str]:
+    """Start a module and return its process, for tests that do something to it while it works."""
     arguments = {
         **params,
         "_ansible_check_mode": check_mode,
@@ -84,22 +91,37 @@ def run_module(
         "_ansible_remote_tmp": tempfile.gettempdir(),
         "_ansible_keep_remote_files": False,
     }
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, RUNNER, module],
-        input=json.dumps(arguments),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=private_environment(),
-        capture_output=True,
         text=True,
-        check=False,
-        timeout=300,
     )
+    assert process.stdin
+    process.stdin.write(json.dumps(arguments))
+    process.stdin.close()
+    # communicate() would flush it once more.
+    process.stdin = None
+    return process
+
+
+def finish_module(process: subprocess.Popen[str], may_fail: bool = True) -> ModuleResult:
+    """Wait for a module that start_module() has started and return its result, as run_module() does."""
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    module = " ".join(str(argument) for argument in process.args[2:])
     try:
-        result = ModuleResult(json.loads(done.stdout.strip().splitlines()[-1]))
+        result = ModuleResult(json.loads(stdout.strip().splitlines()[-1]))
     except (ValueError, IndexError):
-        raise ModuleError(f"{module} gave no result (rc {done.returncode}):\n{done.stdout}{done.stderr}") from None
+        raise ModuleError(f"{module} gave no result (rc {process.returncode}):\n{stdout}{stderr}") from None
     if result.failed and not may_fail:
-        details = result.get("exception") or done.stderr
-        raise ModuleError(f"{module} failed: {result.msg}\n{details}")
+        raise ModuleError(f"{module} failed: {result.msg}\n{result.get('exception') or stderr}")
     return result
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from .._core.policy import SENSITIVE_WORDS
 from .._core.sql import Identifier, Literal, sql
-from .function import Function
+from .function import PLAIN_STRINGS, SAFE_PATH, Function
 from .trigger_catalog import CONDITION_DIGEST, KEYS
 
 #: The row of the setting table that holds the patterns of `exceptions`.
@@ -149,8 +149,8 @@ END
 """
 
 # A new table comes under its policy where the policy says auto_attach; a table that is audited already gets its
-# triggers' arguments anew, because its key or its masked columns may just have changed. Children come along: what
-# happens to a column of their parent happens to theirs, and the server does not report them.
+# triggers' arguments anew, because its key or its masked columns may just have changed. Children and the tables of a
+# type come along: what happens to a column of their parent happens to theirs, and the server does not report them.
 #
 # Columns are masked by name, so that a new name would take the mask off without a word. Such a RENAME is refused, for
 # superusers too: who means it tells the policy first. (objsubid is set for RENAME COLUMN alone; a dropped column needs
@@ -170,15 +170,19 @@ BEGIN
     RETURN;
   END IF;
   FOR v_relation, v_renamed IN
-    WITH RECURSIVE touched AS (
+    WITH RECURSIVE child AS (
+      SELECT i.inhparent AS parent, i.inhrelid AS relation
+      FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+      WHERE NOT c.relispartition
+      UNION ALL
+      SELECT y.typrelid, c.oid FROM pg_class AS c JOIN pg_type AS y ON y.oid = c.reloftype
+    ), touched AS (
       SELECT d.objid AS relation, a.attname::text AS renamed
       FROM pg_event_trigger_ddl_commands() AS d
       LEFT JOIN pg_attribute AS a ON a.attrelid = d.objid AND a.attnum = d.objsubid AND a.attnum > 0
       WHERE d.classid = 'pg_class'::regclass AND NOT d.in_extension
       UNION
-      SELECT i.inhrelid, t.renamed
-      FROM touched AS t JOIN pg_inherits AS i ON i.inhparent = t.relation JOIN pg_class AS c ON c.oid = i.inhrelid
-      WHERE NOT c.relispartition
+      SELECT c.relation, t.renamed FROM touched AS t JOIN child AS c ON c.parent = t.relation
     )
     SELECT relation, renamed FROM touched
   LOOP
@@ -257,6 +261,7 @@ def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]
         "keys": sql(KEYS, which=sql("= relation")),
     }
     table_of_policy = "relation oid, policy int"
+    literal = (SAFE_PATH, PLAIN_STRINGS)
     return [
         Function(
             "policy_for", sql(_POLICY_FOR, **place), "schema_name text, table_name text", "int", "sql", volatility="s"
@@ -272,9 +277,10 @@ def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]
             "text[]",
             "sql",
             volatility="s",
+            settings=literal,
         ),
-        Function("attach", sql(_ATTACH, **place), table_of_policy, "void"),
-        Function("leave_to_root", sql(_LEAVE_TO_ROOT, **place), "relation regclass", "void"),
+        Function("attach", sql(_ATTACH, **place), table_of_policy, "void", settings=literal),
+        Function("leave_to_root", sql(_LEAVE_TO_ROOT, **place), "relation regclass", "void", settings=literal),
         Function(
             "add_table",
             sql(_ADD_TABLE, **place),
@@ -284,5 +290,12 @@ def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]
             owner=None,
             executors=tuple(applications),
         ),
-        Function("attach_ddl", sql(_ATTACH_DDL, **place), returns="event_trigger", definer=True, owner=None),
+        Function(
+            "attach_ddl",
+            sql(_ATTACH_DDL, **place),
+            returns="event_trigger",
+            definer=True,
+            owner=None,
+            settings=literal,
+        ),
     ]

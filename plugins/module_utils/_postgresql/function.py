@@ -20,6 +20,9 @@ READER = "audit_reader"
 #: Nothing that a user can create is found on this path before the server's own objects.
 SAFE_PATH = ("search_path", "pg_catalog, pg_temp")
 
+#: For every body with a backslash: a session may have turned off that it means itself (a test looks for the others).
+PLAIN_STRINGS = ("standard_conforming_strings", "on")
+
 _VOLATILITY = {"v": "VOLATILE", "s": "STABLE", "i": "IMMUTABLE"}
 
 

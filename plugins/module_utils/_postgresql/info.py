@@ -10,11 +10,10 @@ import fnmatch
 
 from .module import PostgresqlModule
 from .session import Session
-from .trail import limitations
+from .trail_options import limitations
 
 _SERVER = """
-SELECT pg_is_in_recovery() AS in_recovery,
-       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
+SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
        ARRAY(SELECT datname::text FROM pg_database
              WHERE datallowconn AND NOT datistemplate AND has_database_privilege(oid, 'CONNECT')
              ORDER BY datname) AS databases
@@ -28,7 +27,7 @@ def gather(module: PostgresqlModule, session: Session) -> None:
     matched = {pattern: fnmatch.filter(server.databases, pattern) for pattern in patterns}
     module.results.update(
         version={"full": session.version, "major": session.version_number // 10000},
-        in_recovery=server.in_recovery,
+        in_recovery=session.in_recovery,
         superuser=server.superuser,
         databases=sorted({name for names in matched.values() for name in names}),
         matches=matched,

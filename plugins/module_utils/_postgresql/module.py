@@ -44,6 +44,9 @@ SCHEMA_SPEC: dict[str, Any] = {"schema": {"type": "str", "default": "audit"}}
 #: Reads the catalogue and plans; called again under the lock when there is something to do.
 Planner = Callable[[Session], Plan]
 
+#: No code: the connection broke. Class 57: an administrator, a crash or a shutdown ended it.
+_CONNECTION_LOST = (None, "57P01", "57P02", "57P03")
+
 
 class PostgresqlModule(AnsibleModule):
     """An AnsibleModule that talks to one database."""
@@ -66,7 +69,7 @@ class PostgresqlModule(AnsibleModule):
         except AuditError as error:
             self.fail_json(msg=str(error), **self._finished())
         except psycopg2.Error as error:
-            self.fail_json(msg=f"{self.params['login_db']}: {str(error).strip()}", **self._finished())
+            self.fail_json(msg=f"{self.params['login_db']}: {_explain(error)}", **self._finished())
         self.exit_json(**self._finished())
 
     def reconcile(self, session: Session, planner: Planner) -> list[Failure]:
@@ -76,6 +79,8 @@ class PostgresqlModule(AnsibleModule):
         without the lock is planned again under it, because another run may just have done it.
         """
         plan = planner(session)
+        if plan:
+            session.require_writable()
         if plan and not self.check_mode:
             session.lock()
             plan = planner(session)
@@ -100,9 +105,10 @@ class PostgresqlModule(AnsibleModule):
         return {**self.results, "seconds": round(time.monotonic() - self.started, 3)}
 
 
-def refuse_standby(session: Session, in_recovery: bool) -> None:
-    """Stop before writing to a server that cannot be written to."""
-    if in_recovery:
-        raise AuditError(
-            f"{session.database}: this server is a standby; run against its primary, from which it gets the trail"
-        )
+def _explain(error: Any) -> str:
+    """Return what the server said, and what to do when it said nothing any more."""
+    text = str(error).strip()
+    lost = isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)) and error.pgcode in _CONNECTION_LOST
+    if lost:
+        text += "; the connection was lost: what was done by then stays, run it again for the rest"
+    return text

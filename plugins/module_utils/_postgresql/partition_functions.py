@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from .._core.sql import Identifier, Literal, Sql, sql
-from .function import OWNER, SAFE_PATH, Function
+from .function import OWNER, PLAIN_STRINGS, SAFE_PATH, Function
 from .session import LOCK_KEY
 
 INTERVALS = ("month", "week", "day")
@@ -74,8 +74,14 @@ _PLAN = """
     IF v_first_row IS NOT NULL OR NOT v_has_future THEN
       v_leaves := v_leaves || to_jsonb('audit_log_future'::text);
     END IF;
-    v_plan := jsonb_build_array(jsonb_build_object('sql', format('SET LOCAL ROLE %I', {owner}),
-                                                   'reason', 'new partitions belong to the owner of the log'));
+    v_plan := jsonb_build_array(
+      jsonb_build_object('sql', format('SET LOCAL ROLE %I', {owner}),
+                         'reason', 'new partitions belong to the owner of the log'),
+      jsonb_build_object('sql', format(
+        'SELECT pg_catalog.set_config(''default_tablespace'', coalesce(max(t.spcname), ''''), true) '
+        'FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_tablespace AS t ON t.oid = c.reltablespace '
+        'WHERE c.oid = pg_catalog.to_regclass(%L)', format('%I.audit_log_data', v_log)),
+        'reason', 'new partitions, and their indexes, go to the tablespace of the log'));
     IF v_has_future THEN
       v_plan := v_plan || jsonb_build_object('sql', format(
         'ALTER TABLE %1$I.audit_log_data DETACH PARTITION %1$I.audit_log_future', v_log),
@@ -187,7 +193,7 @@ def partition_functions(schema: str) -> list[Function]:
             body,
             "period text, ahead int, at timestamptz",
             "jsonb",
-            settings=(SAFE_PATH, ("TimeZone", "UTC")),
+            settings=(SAFE_PATH, PLAIN_STRINGS, ("TimeZone", "UTC")),
         ),
         Function(
             "maintain_partitions", maintain, "at timestamptz DEFAULT clock_timestamp()", procedure=True, settings=()

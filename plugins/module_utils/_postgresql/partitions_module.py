@@ -11,7 +11,7 @@ from typing import Any
 from .._core.errors import AuditError
 from .._core.plan import Plan
 from .._core.sql import Identifier, Literal, Verbatim, sql
-from .module import PostgresqlModule, refuse_standby
+from .module import PostgresqlModule
 from .partition_functions import (
     AHEAD_SETTING,
     DEFAULT_AHEAD,
@@ -31,7 +31,6 @@ _SETTING = "UPDATE {schema}.setting SET value = {value} WHERE name = {name}"
 
 _STATE = """
 SELECT current_setting('dbfleet.partitions')::jsonb AS plan,
-       pg_is_in_recovery() AS in_recovery,
        to_regclass(%(setting)s) IS NOT NULL AS installed
 """
 
@@ -67,7 +66,6 @@ def plan_partitions(session: Session, schema: str, interval: str, ahead: int) ->
         transaction = plan.transaction(unit["subject"], required=True)
         for step in unit["statements"]:
             transaction.add(sql("{text}", text=Verbatim(step["sql"])), step["reason"], step.get("problem"))
-    refuse_standby(session, state.in_recovery and bool(plan))
     return plan
 
 

@@ -27,7 +27,7 @@ except ImportError:
 MINIMUM_VERSION = 140000
 
 #: What a session must not inherit from the role or the database: a path on which others can shadow functions,
-#: timeouts that would end a run in the middle, and another way to write down a time.
+#: timeouts that would end a run in the middle, another place for tables, other ways to write a time or a definition.
 _SESSION = """
 SELECT set_config('search_path', 'pg_catalog', false) AS path,
        set_config('statement_timeout', '0', false) AS statement_timeout,
@@ -36,7 +36,11 @@ SELECT set_config('search_path', 'pg_catalog', false) AS path,
        set_config('TimeZone', 'UTC', false) AS time_zone,
        set_config('DateStyle', 'ISO', false) AS date_style,
        set_config('client_min_messages', 'warning', false) AS messages,
+       set_config('default_tablespace', '', false) AS tablespace,
+       set_config('quote_all_identifiers', 'off', false) AS quoting,
        current_setting('server_version_num')::int AS version_number,
+       pg_is_in_recovery() AS in_recovery,
+       current_setting('default_transaction_read_only')::boolean AS read_only,
        current_setting('server_version') AS version
 """
 
@@ -55,6 +59,8 @@ class Session:
         row = self.one(_SESSION)
         self.version_number: int = row.version_number
         self.version: str = row.version
+        self.in_recovery: bool = row.in_recovery
+        self.read_only: bool = row.read_only
         if self.version_number < MINIMUM_VERSION:
             raise AuditError(
                 f"PostgreSQL {self.version} is too old: dbfleet.audit needs 14 or newer "
@@ -80,6 +86,21 @@ class Session:
         self.round_trips += 1
         with self.connection.cursor() as cursor:
             cursor.execute(statement)
+
+    def require_writable(self) -> None:
+        """Stop before writing where nothing can, or is meant to, be written.
+
+        :raises AuditError: with the way to a server that takes it.
+        """
+        if self.in_recovery:
+            raise AuditError(
+                f"{self.database}: this server is a standby; run against its primary, from which it gets the trail"
+            )
+        if self.read_only:
+            raise AuditError(
+                f"{self.database}: the database is read-only; reset default_transaction_read_only for the server, the "
+                "database or the login (pg_db_role_setting shows where it is set), or leave the database out"
+            )
 
     def lock(self) -> None:
         """Keep other runs out of this database until the connection ends.
@@ -116,6 +137,11 @@ def connect(options: Mapping[str, Any]) -> Session:
     arguments = _connect_arguments(options)
     try:
         connection = psycopg2.connect(cursor_factory=psycopg2.extras.NamedTupleCursor, **arguments)
+        if connection.get_parameter_status("standard_conforming_strings") == "off":
+            # The driver quotes for the rest of a connection as it finds this at its beginning.
+            connection.close()
+            arguments["options"] = f"{arguments.get('options', '')} -c standard_conforming_strings=on"
+            connection = psycopg2.connect(cursor_factory=psycopg2.extras.NamedTupleCursor, **arguments)
     except psycopg2.OperationalError as error:
         place = arguments.get("host") or "the local socket"
         raise AuditError(

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, Literal, Quoter, sql
 from . import trail_tables as tables
@@ -20,14 +18,7 @@ from .grants import plan_column_revokes, plan_grants
 from .partition_functions import AHEAD_SETTING, DEFAULT_AHEAD, DEFAULT_INTERVAL, INTERVAL_SETTING
 from .trail_catalog import TrailCatalog
 from .trail_functions import trail_functions
-
-MARK = "dbfleet.audit"
-
-_ROLES = {
-    OWNER: "owns the audit trail",
-    WRITER: "owns the capture functions; may only add to the log",
-    READER: "may read the audit trail",
-}
+from .trail_options import MARK, ROLES, TrailOptions, check
 
 # Roles belong to the cluster, our lock to one database: a run in another one may make the same role at this moment.
 _CREATE_ROLE = """
@@ -51,7 +42,11 @@ EVENT_TRIGGERS = {
     ),
     "dbfleet_audit_attach": (
         "ddl_command_end",
-        ("ALTER TABLE", "CREATE SCHEMA", "CREATE TABLE", "CREATE TABLE AS", "SELECT INTO"),
+        # ALTER VIEW t RENAME ... renames a table t and its columns as well as ALTER TABLE does.
+        (
+            *("ALTER FOREIGN TABLE", "ALTER INDEX", "ALTER MATERIALIZED VIEW", "ALTER SEQUENCE", "ALTER TABLE"),
+            *("ALTER TYPE", "ALTER VIEW", "CREATE SCHEMA", "CREATE TABLE", "CREATE TABLE AS", "SELECT INTO"),
+        ),
         "attach_ddl",
     ),
     "dbfleet_audit_guard_drop": ("sql_drop", (), "guard_drop"),
@@ -60,22 +55,6 @@ EVENT_TRIGGERS = {
 # pg_trigger.tgtype: ROW 1, BEFORE 2, INSERT 4, DELETE 8, UPDATE 16, TRUNCATE 32 (PostgreSQL, catalog/pg_trigger.h).
 _STATEMENT_GUARD_TYPE = 2 + 8 + 16 + 32
 _ROW_GUARD_TYPE = 1 + 2 + 8 + 16
-
-
-@dataclass(frozen=True)
-class TrailOptions:
-    """What the user asked for; field names are the module's options."""
-
-    schema: str
-    readers: tuple[str, ...]
-    applications: tuple[str, ...]
-    context: Mapping[str, Sequence[str]]
-    tablespace: str | None
-    indexes: tuple[str, ...]
-
-    def roles(self) -> list[str]:
-        """Every role that the plan needs to know about."""
-        return [*_ROLES, *self.readers, *self.applications]
 
 
 def plan_trail(options: TrailOptions, catalog: TrailCatalog, quoter: Quoter) -> Plan:
@@ -88,6 +67,7 @@ def plan_trail(options: TrailOptions, catalog: TrailCatalog, quoter: Quoter) -> 
     builder = _Builder(options, catalog, quoter, plan.transaction(f"trail {options.schema}", required=True))
     builder.roles()
     builder.pgaudit()
+    builder.tablespace()
     builder.schema()
     functions = trail_functions(options.schema, options.context, options.applications, options.readers)
     builder.tables()
@@ -97,51 +77,6 @@ def plan_trail(options: TrailOptions, catalog: TrailCatalog, quoter: Quoter) -> 
     builder.grants()
     builder.event_triggers()
     return plan
-
-
-def check(options: TrailOptions, catalog: TrailCatalog) -> None:
-    """Refuse what is not ours and what is not there, before anything is changed."""
-    _refuse_foreign(catalog)
-    for role in (*options.readers, *options.applications):
-        if role not in catalog.roles:
-            raise AuditError(f"role {role!r} does not exist; create it, or take it out of `readers`/`applications`")
-    for role in options.readers:
-        if role in options.applications:
-            raise AuditError(
-                f"role {role!r} is in both `readers` and `applications`; applications must not read the log"
-            )
-    if options.tablespace and options.tablespace not in catalog.tablespaces:
-        raise AuditError(f"tablespace {options.tablespace!r} does not exist on this server")
-    if catalog.foreign_casts:
-        raise AuditError(
-            f"{catalog.foreign_casts[0]}, who is no superuser, would run inside the audit functions with their rights "
-            "as soon as such a value is audited; drop the cast or give the function to a superuser"
-        )
-
-
-def _refuse_foreign(catalog: TrailCatalog) -> None:
-    for name in _ROLES:
-        role = catalog.roles.get(name)
-        if role and not (role["comment"] or "").startswith(MARK):
-            raise AuditError(
-                f"a role {name!r} exists that dbfleet.audit did not make; rename it, "
-                f"or hand it over: COMMENT ON ROLE {name} IS '{MARK}: adopted'"
-            )
-    if catalog.schema is None:
-        return
-    name, comment = catalog.schema_name, catalog.schema["comment"] or ""
-    if not comment.startswith(MARK):
-        held = "audit_log" if "audit_log" in catalog.relations else f"{len(catalog.relations)} relations"
-        raise AuditError(
-            f"schema {name!r} exists (owner {catalog.schema['owner']!r}, holds {held}) and is not ours; "
-            "choose another with `schema`, or move it away"
-        )
-    version = int(comment.rpartition(" ")[2])
-    if version > tables.TRAIL_VERSION:
-        raise AuditError(
-            f"schema {name!r} was made by a newer dbfleet.audit (layout {version}, this release knows "
-            f"{tables.TRAIL_VERSION}); update the collection"
-        )
 
 
 class _Builder:
@@ -155,7 +90,7 @@ class _Builder:
         self.place = {"schema": Identifier.of(options.schema)}
 
     def roles(self) -> None:
-        for name, purpose in _ROLES.items():
+        for name, purpose in ROLES.items():
             role = {"role": Identifier.of(name)}
             current = self.catalog.roles.get(name)
             if current is None:
@@ -183,6 +118,18 @@ class _Builder:
                 f"{WRITER} cannot keep pgaudit from logging the log's own rows",
                 "grant",
                 writer=Identifier.of(WRITER),
+            )
+
+    def tablespace(self) -> None:
+        """Let the owner of the log make partitions there."""
+        wanted = self.options.tablespace
+        if wanted and self._tablespace_wanted() and OWNER not in (self.catalog.tablespaces[wanted]["grantees"] or []):
+            self._add(
+                "GRANT CREATE ON TABLESPACE {tablespace} TO {owner}",
+                f"{OWNER} may not make partitions in tablespace {wanted}",
+                "grant",
+                tablespace=Identifier.of(wanted),
+                owner=Identifier.of(OWNER),
             )
 
     def schema(self) -> None:
@@ -217,6 +164,12 @@ class _Builder:
                 self._add(ddl, f"{name} is missing", "missing", sequence=sequence)
                 if name == "audit_log_data":
                     self._add(tables.LOG_COMMENT, "what hidden_changes means")
+            if self._tablespace_wanted():
+                self._add(
+                    "SET LOCAL default_tablespace = {tablespace}",
+                    "where the log's indexes and partitions go",
+                    tablespace=Identifier.of(self.options.tablespace or ""),
+                )
             for name in indexes:
                 self._add(tables.INDEXES[name], f"index {name} is missing", "missing")
             if not self.catalog.partitions():
@@ -346,15 +299,20 @@ class _Builder:
                 )
 
     def _tablespace(self) -> None:
-        current = self.catalog.relations.get("audit_log_data")
         wanted = self.options.tablespace
-        if wanted and (current is None or current["tablespace"] != wanted):
+        current = self.catalog.relations.get("audit_log_data") or {"tablespace": None}
+        if wanted and self._tablespace_wanted() and current["tablespace"] != wanted:
             self._add(
                 "ALTER TABLE {schema}.audit_log_data SET TABLESPACE {tablespace}",
                 f"new partitions do not go to tablespace {wanted}",
                 "altered",
                 tablespace=Identifier.of(wanted),
             )
+
+    def _tablespace_wanted(self) -> bool:
+        """Tell whether the log is to be kept elsewhere than the database, whose own tablespace has no name in it."""
+        wanted = self.options.tablespace
+        return bool(wanted) and not self.catalog.tablespaces[wanted]["default"]
 
     def _own(self, name: str, kind: str, current: Any) -> None:
         self._add(
@@ -376,13 +334,3 @@ class _Builder:
 def _create_event_trigger(event: str, tags: Sequence[str]) -> str:
     condition = f" WHEN TAG IN ({', '.join(repr(tag) for tag in tags)})" if tags else ""
     return f"CREATE EVENT TRIGGER {{trigger}} ON {event}{condition} EXECUTE FUNCTION {{function}}()"
-
-
-def limitations(superuser: bool) -> list[str]:
-    """Return the guarantees that this login cannot give, in words."""
-    if superuser:
-        return []
-    return [
-        "no event triggers (the login is no superuser): dropped audit objects and casts to json are found by verify "
-        "afterwards, not refused; owners of partitioned tables could record changes that never happened",
-    ]

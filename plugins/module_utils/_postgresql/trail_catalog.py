@@ -90,8 +90,10 @@ SELECT
   (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
   EXISTS (SELECT FROM pg_settings WHERE name = 'pgaudit.log') AS pgaudit,
   {may_silence} AS may_silence,
-  pg_is_in_recovery() AS in_recovery,
-  (SELECT coalesce(jsonb_agg(spcname), '[]') FROM pg_tablespace) AS tablespaces
+  (SELECT jsonb_object_agg(spcname, jsonb_build_object(
+            'default', t.oid = (SELECT dattablespace FROM pg_database WHERE datname = current_database()),
+            'grantees', (SELECT jsonb_agg(r.rolname) FROM aclexplode(spcacl) a JOIN pg_roles r ON r.oid = a.grantee)))
+   FROM pg_tablespace t) AS tablespaces
 """
 
 #: Whether the writer may turn pgaudit off for itself: parameters have grants since PostgreSQL 15.
@@ -122,8 +124,7 @@ class TrailCatalog:
     superuser: bool
     pgaudit: bool
     may_silence: bool
-    in_recovery: bool
-    tablespaces: list[str]
+    tablespaces: dict[str, Any]
     version_number: int = 0
     definitions: dict[str, list[str]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -156,7 +157,6 @@ def read(session: Session, schema: str, roles: list[str]) -> TrailCatalog:
         row.superuser,
         row.pgaudit,
         row.may_silence,
-        row.in_recovery,
         row.tablespaces,
         session.version_number,
     )

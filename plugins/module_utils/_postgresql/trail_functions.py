@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .attach_functions import attach_functions
-from .function import READER, SAFE_PATH, WRITER, Function
+from .function import PLAIN_STRINGS, READER, SAFE_PATH, WRITER, Function
 from .partition_functions import partition_functions
 
 #: Which settings of a session feed the record: key of the context -> names of settings, the first that is set wins.
@@ -293,19 +293,20 @@ def trail_functions(
     schema: str, context: Mapping[str, Sequence[str]], applications: Sequence[str], readers: Sequence[str]
 ) -> list[Function]:
     """Return the functions of a trail whose records take their context from `context`."""
-    place = {"schema": Identifier.of(schema)}
+    place = {"schema": Identifier.of(schema), "schema_text": Literal(schema)}
 
     def stable(name: str, body: str, arguments: str, returns: str, **more: object) -> Function:
         options = {"language": "sql", "volatility": "s", "executors": (WRITER,), **more}
         return Function(name, sql(body, **place), arguments, returns, **options)  # type: ignore[arg-type]
 
+    literal = (SAFE_PATH, PLAIN_STRINGS)
     return [
         Function("refuse_change", sql(_REFUSE_CHANGE)),
-        Function("guard_ddl", sql(_GUARD_DDL, schema_text=Literal(schema)), returns="event_trigger"),
-        Function("guard_drop", sql(_GUARD_DROP, schema_text=Literal(schema)), returns="event_trigger"),
+        Function("guard_ddl", sql(_GUARD_DDL, **place), returns="event_trigger", settings=literal),
+        Function("guard_drop", sql(_GUARD_DROP, **place), returns="event_trigger", settings=literal),
         stable("try_jsonb", _TRY_JSONB, "value text", "jsonb", language="plpgsql"),
         stable("try_inet", _TRY_INET, "value text", "inet", language="plpgsql"),
-        stable("snake_case", _SNAKE_CASE, "value jsonb", "jsonb"),
+        stable("snake_case", _SNAKE_CASE, "value jsonb", "jsonb", settings=literal),
         Function(
             "has_context", _has_context(context), "", "boolean", "sql", volatility="s", settings=(), executors=(WRITER,)
         ),
@@ -314,7 +315,7 @@ def trail_functions(
         ),
         Function("set_context", sql(_SET_CONTEXT), "context jsonb", "void", executors=tuple(applications)),
         stable("keyed_digest", _KEYED_DIGEST, "value text", "text"),
-        stable("safe_image", _SAFE_IMAGE, "row_value anyelement", "jsonb", language="plpgsql"),
+        stable("safe_image", _SAFE_IMAGE, "row_value anyelement", "jsonb", language="plpgsql", settings=literal),
         stable("mask", _MASK, "image jsonb, redacted text[], hashed text[]", "jsonb", language="plpgsql"),
         stable("hidden_changes", _HIDDEN_CHANGES, "old_image jsonb, new_image jsonb, redacted text[]", "text[]"),
         stable("pick", _PICK, "image jsonb, columns text[]", "jsonb"),

@@ -12,10 +12,11 @@ from typing import Any
 from .._core.errors import AuditError
 from .._core.plan import Plan
 from . import trail_catalog
-from .module import PostgresqlModule, refuse_standby
+from .module import PostgresqlModule
 from .session import Session
-from .trail import TrailOptions, limitations, plan_trail
+from .trail import plan_trail
 from .trail_functions import DEFAULT_CONTEXT
+from .trail_options import TrailOptions, limitations
 from .trail_removal import plan_removal
 from .trail_tables import INDEXES
 
@@ -55,7 +56,6 @@ def present(module: PostgresqlModule, session: Session) -> None:
     def planner(open_session: Session) -> Plan:
         catalog = trail_catalog.read(open_session, options.schema, options.roles())
         plan = plan_trail(options, catalog, open_session)
-        refuse_standby(open_session, catalog.in_recovery and bool(plan))
         module.results["limitations"] = limitations(catalog.superuser)
         return plan
 
@@ -67,8 +67,6 @@ def absent(module: PostgresqlModule, session: Session) -> None:
 
     def planner(open_session: Session) -> Plan:
         catalog = trail_catalog.read(open_session, schema, TrailOptions(schema, (), (), {}, None, ()).roles())
-        plan = plan_removal(catalog, module.params["drop_log"])
-        refuse_standby(open_session, catalog.in_recovery and bool(plan))
-        return plan
+        return plan_removal(catalog, module.params["drop_log"])
 
     module.reconcile(session, planner)

@@ -10,8 +10,9 @@ from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, sql
 from .function import OWNER, READER, WRITER
-from .trail import EVENT_TRIGGERS, MARK
+from .trail import EVENT_TRIGGERS
 from .trail_catalog import TrailCatalog
+from .trail_options import MARK
 from .trail_tables import VIEWS
 
 #: What stays while the log stays: the guard of its partitions.

@@ -17,7 +17,7 @@ from .._core.selection import Selection
 from . import trail_catalog
 from .apply import Failure
 from .conditions import check_conditions
-from .module import PostgresqlModule, refuse_standby
+from .module import PostgresqlModule
 from .policy_versions import TriggerCatalog, TriggerOptions
 from .session import Session
 from .trigger_catalog import read_policies, read_tables
@@ -71,7 +71,7 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
         catalog = read(open_session, options.schema)
         result = plan_triggers(options, catalog, open_session)
         if result.plan:
-            refuse_standby(open_session, catalog.trail.in_recovery)
+            open_session.require_writable()
             _require_trail(module, catalog, options)
             check_conditions(result.conditional, open_session)
         planned[:] = [result]

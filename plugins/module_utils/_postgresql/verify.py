@@ -42,9 +42,12 @@ def verify(module: PostgresqlModule, session: Session) -> None:
         return result.plan
 
     problems += _differences(table_plan)
-    if not catalog.in_recovery:
+    if not session.in_recovery:
         problems += _differences(lambda: plan_partitions(session, trail.schema, params["interval"], params["ahead"]))
-    probe = params["self_test"] and not (catalog.in_recovery or module.check_mode or _broken(problems))
+    probe = params["self_test"] and not (session.in_recovery or module.check_mode or _broken(problems))
+    if probe and session.read_only:
+        problems.append(Problem("not_probed", "default_transaction_read_only is on, so that no probe could be made"))
+        probe = False
     found = self_test(session, trail.schema, triggers.policies) if probe else []
     problems += found
     module.results.update(
