@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from .._core.policy import SENSITIVE_WORDS
 from .._core.sql import Identifier, Literal, sql
+from .conditions import HIDDEN_DOMAIN
 from .function import PLAIN_STRINGS, SAFE_PATH, Function
 from .trigger_catalog import CONDITION_DIGEST, KEYS
 
@@ -70,6 +71,14 @@ DECLARE
   v_row       boolean;
 BEGIN
   SELECT * INTO v_policy FROM {schema}.policy AS p WHERE p.policy_id = policy;
+  IF v_policy.definition ->> 'when' IS NOT NULL THEN
+    v_name := ({hidden_domain});
+    IF v_name IS NOT NULL THEN
+      RAISE EXCEPTION 'audit: policy "%" has a condition, and %, inside an array, range or row, is a domain whose code '
+          'would run with the rights of the audit functions', v_policy.name, v_name
+        USING ERRCODE = 'insufficient_privilege', HINT = 'A superuser can own the domain, or leave `when` out.';
+    END IF;
+  END IF;
   SELECT CASE c.relkind WHEN 'p' THEN 'dbfleet_audit_tree_' ELSE 'dbfleet_audit_' END INTO v_prefix
   FROM pg_class AS c WHERE c.oid = relation;
   -- Whoever adds a partition needs EXECUTE on the functions whose triggers it inherits.
@@ -162,6 +171,7 @@ DECLARE
   v_policy   int;
   v_auto     int;
   v_masked   text[];
+  v_masks    text[];
   v_gone     text;
 BEGIN
   -- A rollout knows what it does, and does it for all tables at once.
@@ -182,6 +192,10 @@ BEGIN
       LEFT JOIN pg_attribute AS a ON a.attrelid = d.objid AND a.attnum = d.objsubid AND a.attnum > 0
       WHERE d.classid = 'pg_class'::regclass AND NOT d.in_extension
       UNION
+      SELECT c.oid, NULL
+      FROM pg_event_trigger_ddl_commands() AS d JOIN pg_class AS c ON c.relnamespace = d.objid
+      WHERE d.classid = 'pg_namespace'::regclass AND TG_TAG = 'ALTER SCHEMA' AND c.relkind IN ('r', 'p')
+      UNION
       SELECT c.relation, t.renamed FROM touched AS t JOIN child AS c ON c.parent = t.relation
     )
     SELECT relation, renamed FROM touched
@@ -196,12 +210,30 @@ BEGIN
     LIMIT 1;
     IF NOT FOUND THEN
       SELECT p.policy_id INTO v_policy FROM {schema}.policy AS p
-      WHERE p.policy_id = v_auto AND (p.definition ->> 'auto_attach')::boolean;
+      WHERE p.policy_id = v_auto AND ((p.definition ->> 'auto_attach')::boolean OR EXISTS (
+        SELECT FROM pg_inherits AS i JOIN pg_trigger AS t ON t.tgrelid = i.inhparent
+        WHERE i.inhrelid = v_relation AND t.tgname LIKE 'dbfleet\\_audit\\_%'));
       v_masked := NULL;
     END IF;
     CONTINUE WHEN v_policy IS NULL;
-    IF v_renamed IS NOT NULL AND v_renamed <> ALL (
-         {schema}.masked_columns(NULL, {schema}.trigger_arguments(v_relation, v_policy))) THEN
+    v_masks := {schema}.masked_columns(NULL, {schema}.trigger_arguments(v_relation, v_policy));
+    SELECT m.name INTO v_gone FROM unnest(v_masked) AS m (name)
+    JOIN pg_attribute AS a ON a.attrelid = v_relation AND a.attname = m.name AND NOT a.attisdropped
+    WHERE m.name <> ALL (v_masks);
+    IF FOUND THEN
+      RAISE EXCEPTION '% is refused: the audit log masks column % of %, but policy "%", which it comes under, does not',
+          TG_TAG, quote_ident(v_gone), v_relation::regclass,
+          (SELECT p.name FROM {schema}.policy AS p WHERE p.policy_id = v_policy)
+        USING ERRCODE = 'insufficient_privilege',
+              HINT = 'Let that policy mask the column as well and run site.yml first.';
+    END IF;
+    IF v_renamed IN (SELECT jsonb_array_elements_text(p.definition -> 'columns' -> 'exclude')
+                     FROM {schema}.policy AS p WHERE p.policy_id = v_policy) THEN
+      RAISE EXCEPTION '% is refused: the audit log leaves out what is called % in %', TG_TAG, quote_ident(v_renamed),
+          v_relation::regclass
+        USING ERRCODE = 'insufficient_privilege', HINT = 'Choose another name, or change `exclude` and run site.yml.';
+    END IF;
+    IF v_renamed IS NOT NULL AND v_renamed <> ALL (v_masks) THEN
       SELECT m.name INTO v_gone FROM unnest(v_masked) AS m (name)
       WHERE NOT EXISTS (SELECT FROM pg_attribute AS a
                         WHERE a.attrelid = v_relation AND a.attname = m.name AND NOT a.attisdropped);
@@ -225,15 +257,25 @@ _LEAVE_TO_ROOT = """
 DECLARE
   v_table   regclass;
   v_trigger text;
+  v_masked  text[];
+  v_masks   text[];
 BEGIN
-  FOR v_table, v_trigger IN
-    SELECT t.tgrelid, t.tgname
+  SELECT {schema}.masked_columns(t.tgargs) INTO v_masks
+  FROM pg_trigger AS t JOIN pg_proc AS f ON f.oid = t.tgfoid
+  WHERE t.tgrelid = relation AND f.pronamespace = quote_ident({schema_text})::regnamespace
+  LIMIT 1;
+  FOR v_table, v_trigger, v_masked IN
+    SELECT t.tgrelid, t.tgname, {schema}.masked_columns(t.tgargs)
     FROM pg_partition_tree(relation) AS p
     JOIN pg_trigger AS t ON t.tgrelid = p.relid
     JOIN pg_proc AS f ON f.oid = t.tgfoid
     WHERE p.level > 0 AND t.tgparentid = 0 AND t.tgname LIKE 'dbfleet\\_audit\\_%'
       AND f.pronamespace = quote_ident({schema_text})::regnamespace
   LOOP
+    IF NOT v_masked <@ v_masks THEN
+      RAISE EXCEPTION 'audit: the log masks % of %, but not of %, its new root', v_masked, v_table, relation
+        USING ERRCODE = 'insufficient_privilege', HINT = 'Let the policy of the root mask them too and run site.yml.';
+    END IF;
     EXECUTE format('DROP TRIGGER %I ON %s', v_trigger, v_table);
   END LOOP;
 END
@@ -259,6 +301,7 @@ def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]
         "sensitive": Literal("|".join(SENSITIVE_WORDS)),
         "condition_digest": sql(CONDITION_DIGEST),
         "keys": sql(KEYS, which=sql("= relation")),
+        "hidden_domain": sql(HIDDEN_DOMAIN, relations=sql("ARRAY[attach.relation]")),
     }
     table_of_policy = "relation oid, policy int"
     literal = (SAFE_PATH, PLAIN_STRINGS)

@@ -98,6 +98,9 @@ _ROW_KEY = """
     WHEN 4 THEN NULL
     ELSE {schema}.composite_key(coalesce(v_new, v_old), TG_ARGV[4:])
   END;
+  IF octet_length(v_record) > 2000 THEN
+    v_record := {schema}.indexable(v_record);
+  END IF;
 """
 
 # jsonb calls 1.0 and 1.00 equal, hence the text.
@@ -136,11 +139,11 @@ _STATEMENT_INSERT = (
   {branch} TG_OP = {operation} THEN"""
     + _INSERT
     + """  SELECT clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table,
-    CASE TG_NARGS
+    {schema}.indexable(CASE TG_NARGS
       WHEN 5 THEN coalesce(r.new_full, r.old_full) ->> TG_ARGV[4]
       WHEN 4 THEN NULL
       ELSE {schema}.composite_key(coalesce(r.new_full, r.old_full), TG_ARGV[4:])
-    END,
+    END),
     {old_values}, {new_values}, r.hidden, {who}
   FROM ({rows}
     OFFSET 0
@@ -202,8 +205,7 @@ _WARN = """
         changed_by, db_user, client_ip, application_name, policy_id)
       VALUES (clock_timestamp(), pg_current_xact_id(), 'EVENT', v_schema, v_table,
         jsonb_build_object('event', 'audit_failure', 'operation', TG_OP, 'sqlstate', v_state, 'error', v_message),
-        coalesce(v_user, session_user), session_user, coalesce(v_client, inet_client_addr()),
-    current_setting('application_name'), {policy_id});
+        session_user, session_user, inet_client_addr(), current_setting('application_name'), {policy_id});
     EXCEPTION WHEN OTHERS THEN
       RAISE WARNING 'audit: nor could the failure be recorded: %', SQLERRM;
     END;

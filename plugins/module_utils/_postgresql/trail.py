@@ -37,15 +37,16 @@ EVENT_TRIGGERS = {
     "dbfleet_audit_guard_ddl": (
         "ddl_command_end",
         # CREATE SCHEMA, because it can make tables with triggers in the same statement.
-        ("ALTER TABLE", "ALTER TRIGGER", "CREATE CAST", "CREATE SCHEMA", "CREATE TRIGGER"),
+        ("ALTER TABLE", "ALTER TRIGGER", "CREATE CAST", "CREATE SCHEMA", "CREATE TABLE", "CREATE TRIGGER"),
         "guard_ddl",
     ),
     "dbfleet_audit_attach": (
         "ddl_command_end",
         # ALTER VIEW t RENAME ... renames a table t and its columns as well as ALTER TABLE does.
         (
-            *("ALTER FOREIGN TABLE", "ALTER INDEX", "ALTER MATERIALIZED VIEW", "ALTER SEQUENCE", "ALTER TABLE"),
-            *("ALTER TYPE", "ALTER VIEW", "CREATE SCHEMA", "CREATE TABLE", "CREATE TABLE AS", "SELECT INTO"),
+            *("ALTER FOREIGN TABLE", "ALTER INDEX", "ALTER MATERIALIZED VIEW", "ALTER SCHEMA", "ALTER SEQUENCE"),
+            *("ALTER TABLE", "ALTER TYPE", "ALTER VIEW"),
+            *("CREATE SCHEMA", "CREATE TABLE", "CREATE TABLE AS", "SELECT INTO"),
         ),
         "attach_ddl",
     ),

@@ -29,6 +29,7 @@ WITH trail AS (
 SELECT
   (SELECT jsonb_build_object(
             'owner', pg_get_userbyid(nspowner),
+            'trusted', (SELECT rolsuper OR rolname = 'audit_owner' FROM pg_roles WHERE oid = nspowner),
             'comment', comment,
             'acl', (SELECT jsonb_agg(jsonb_build_array(coalesce(r.rolname, 'PUBLIC'), a.privilege_type, a.is_grantable))
                     FROM aclexplode(coalesce(nspacl, acldefault('n', nspowner))) a

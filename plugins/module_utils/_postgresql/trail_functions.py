@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .attach_functions import attach_functions
 from .function import PLAIN_STRINGS, READER, SAFE_PATH, WRITER, Function
+from .guard_functions import guard_functions
 from .partition_functions import partition_functions
 
 #: Which settings of a session feed the record: key of the context -> names of settings, the first that is set wins.
@@ -24,14 +25,6 @@ DEFAULT_CONTEXT: dict[str, list[str]] = {
 
 #: Where audit.set_context() keeps what it was given, until the transaction ends.
 CONTEXT_SETTING = "audit.context"
-
-_REFUSE_CHANGE = """
-BEGIN
-  RAISE EXCEPTION 'the audit log is append-only: % on %.% is refused', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
-    USING ERRCODE = 'insufficient_privilege',
-          HINT = 'Rows are only ever added to it.';
-END
-"""
 
 _TRY_JSONB = """
 BEGIN
@@ -67,6 +60,10 @@ BEGIN
       USING ERRCODE = 'invalid_parameter_value',
             HINT = 'For example: SELECT audit.set_context(''{"user": "ann", "request_id": "42"}'')';
   END IF;
+  IF octet_length(context::text) > 65536 THEN
+    RAISE EXCEPTION 'audit.set_context() takes 64 kB, not %', pg_size_pretty(octet_length(context::text)::bigint)
+      USING ERRCODE = 'program_limit_exceeded';
+  END IF;
   PERFORM set_config('audit.context', coalesce(context::text, ''), true);
 END
 """
@@ -83,7 +80,7 @@ BEGIN
   FOREACH v_setting IN ARRAY {json_settings} LOOP
     v_text := nullif(current_setting(v_setting, true), '');
     CONTINUE WHEN v_text IS NULL;
-    v_value := {schema}.try_jsonb(v_text);
+    v_value := CASE WHEN octet_length(v_text) <= 65536 THEN {schema}.try_jsonb(v_text) END;
     IF jsonb_typeof(v_value) = 'object' THEN
       v_context := coalesce({schema}.snake_case(v_value), '{}') || v_context;
     ELSIF jsonb_typeof(v_value) IN ('string', 'number') THEN
@@ -94,6 +91,9 @@ BEGIN
     END IF;
   END LOOP;
 {plain_settings}
+  IF v_context ->> 'user' = '' THEN
+    v_context := v_context - 'user';
+  END IF;
   IF NOT v_context ? 'user' THEN
     v_value := coalesce(v_context -> 'user_id', v_context -> 'username', v_context -> 'sub',
                         v_context -> 'user_email', v_context -> 'email', v_context -> 'id');
@@ -101,17 +101,18 @@ BEGIN
       v_context := v_context || jsonb_build_object('user', v_value #>> '{}');
     END IF;
   END IF;
-  IF current_setting('role') <> 'none' THEN
-    v_context := v_context || jsonb_build_object('role', current_setting('role'));
-  END IF;
-  RETURN v_context;
+  -- `role` is what SET ROLE has done, whatever the application says.
+  v_context := v_context - 'role' || jsonb_strip_nulls(jsonb_build_object(
+    'claimed_role', v_context -> 'role', 'role', nullif(current_setting('role'), 'none')));
+  RETURN v_context || CASE WHEN v_context ? 'user'
+    THEN jsonb_build_object('user', left(v_context ->> 'user', 500)) ELSE '{}' END;
 END
 """
 
 _PLAIN_SETTING = """
   v_text := coalesce({settings});
   IF v_text IS NOT NULL THEN
-    v_context := v_context || jsonb_build_object({key}, v_text);
+    v_context := v_context || jsonb_build_object({key}, left(v_text, 500));
   END IF;"""
 
 _KEYED_DIGEST = """
@@ -120,9 +121,10 @@ _KEYED_DIGEST = """
 """
 
 # Column by column, for a row that cannot become jsonb as a whole: a json value with an escape that jsonb does not take
-# (\u0000, half a surrogate pair) is kept as it is written, a very large value as the length and digest of its text; a
-# row beyond all limits leaves the reason. json_each() wants every escape to be valid, so \u goes through it as \\u
-# (and \\ as four, to be told apart). No regular expression: it would need four bytes a character, and fail at 256 MB.
+# (\u0000, half a surrogate pair) is kept as it is written, a very large value as the length and digest of its text. A
+# row beyond all limits raises: a record without content would be a way to hide one. json_each() wants every escape to
+# be valid, so \u goes through it as \\u (and \\ as four, to be told apart). No regular expression: it would need four
+# bytes a character, and fail at 256 MB.
 _SAFE_IMAGE = r"""
 DECLARE
   v_image   jsonb := '{}';
@@ -140,6 +142,7 @@ BEGIN
   FOR v_name, v_text IN SELECT key, value::text FROM json_each(v_row) LOOP
     IF v_escapes THEN
       v_text := replace(replace(replace(v_text, '\\\\', e'\x01'), '\\u', '\u'), e'\x01', '\\');
+      v_name := replace(v_name, '\\', '\');
     END IF;
     IF octet_length(v_text) > 1048576 THEN
       BEGIN
@@ -156,8 +159,6 @@ BEGIN
     v_image := v_image || jsonb_build_object(v_name, v_value);
   END LOOP;
   RETURN v_image;
-EXCEPTION WHEN OTHERS THEN
-  RETURN jsonb_build_object('omitted', SQLERRM);
 END
 """
 
@@ -197,6 +198,12 @@ _DIFFERENCE = """
   WHERE n.value::text IS DISTINCT FROM (old_image -> n.key)::text OR n.key = ANY (hidden)
 """
 
+# Longer keys than an index takes are found by their digest; the key itself is in the images.
+_INDEXABLE = """
+  SELECT CASE WHEN octet_length(key) > 2000 THEN 'sha256:' || encode(sha256(convert_to(key, 'UTF8')), 'hex')
+              ELSE key END
+"""
+
 _COMPOSITE_KEY = """
   SELECT jsonb_agg(image -> c.name ORDER BY c.ordinality)::text
   FROM unnest(columns) WITH ORDINALITY AS c (name, ordinality)
@@ -210,6 +217,9 @@ BEGIN
   IF action IS NULL OR action = '' THEN
     RAISE EXCEPTION 'audit.log_event() needs an action, for example ''login_failed'''
       USING ERRCODE = 'invalid_parameter_value';
+  ELSIF octet_length(concat(action, resource_type, resource_id)) > 2000 OR octet_length(metadata::text) > 1048576 THEN
+    RAISE EXCEPTION 'audit.log_event() takes 2 kB of names and 1 MB of metadata'
+      USING ERRCODE = 'program_limit_exceeded';
   END IF;
   INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, table_name, record_id, new_values,
     changed_by, db_user, client_ip, application_name, context)
@@ -235,65 +245,12 @@ _CANONICAL = """
     'application_name', r.application_name, 'context', r.context, 'policy_id', r.policy_id)::text
 """
 
-_GUARD_DDL = """
-DECLARE
-  v_problem text;
-BEGIN
-  IF (SELECT bool_or(rolsuper) FROM pg_roles WHERE rolname IN (session_user, current_user)) THEN
-    RETURN;
-  END IF;
-  IF TG_TAG = 'CREATE CAST' THEN
-    SELECT format('a cast from %s to %s would run %s inside the audit functions',
-                  format_type(k.castsource, NULL), format_type(k.casttarget, NULL), k.castfunc::regprocedure)
-    INTO v_problem
-    FROM pg_event_trigger_ddl_commands() AS d
-    JOIN pg_cast AS k ON k.oid = d.objid AND d.classid = 'pg_cast'::regclass
-    WHERE k.casttarget IN ('json'::regtype, 'jsonb'::regtype) AND k.castfunc <> 0;
-  ELSE
-    SELECT format('trigger %s on %s would no longer record every change', t.tgname, t.tgrelid::regclass)
-    INTO v_problem
-    FROM pg_event_trigger_ddl_commands() AS d
-    JOIN pg_trigger AS t ON (d.classid = 'pg_class'::regclass AND t.tgrelid = d.objid)
-                         OR (d.classid = 'pg_trigger'::regclass AND t.oid = d.objid)
-    JOIN pg_proc AS p ON p.oid = t.tgfoid
-    CROSS JOIN LATERAL (SELECT p.pronamespace = quote_ident({schema_text})::regnamespace AS ours,
-                               t.tgname LIKE 'dbfleet\\_audit\\_%' AS named) AS mark
-    WHERE (mark.ours OR mark.named) AND NOT (mark.ours AND mark.named AND t.tgenabled = 'A');
-  END IF;
-  IF v_problem IS NOT NULL THEN
-    RAISE EXCEPTION '% is refused: %', TG_TAG, v_problem
-      USING ERRCODE = 'insufficient_privilege', HINT = 'A superuser may do it; verify.yml will report it.';
-  END IF;
-END
-"""
-
-_GUARD_DROP = """
-DECLARE
-  v_object text;
-BEGIN
-  IF (SELECT bool_or(rolsuper) FROM pg_roles WHERE rolname IN (session_user, current_user)) THEN
-    RETURN;
-  END IF;
-  SELECT d.object_identity INTO v_object
-  FROM pg_event_trigger_dropped_objects() AS d
-  WHERE d.schema_name = {schema_text}
-     OR (d.object_type = 'trigger' AND d.address_names[3] LIKE 'dbfleet\\_audit\\_%'
-         AND NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects() AS t
-                         WHERE t.object_type = 'table' AND t.address_names = d.address_names[1:2]))
-  LIMIT 1;
-  IF v_object IS NOT NULL THEN
-    RAISE EXCEPTION '% is refused: % is part of the audit trail', TG_TAG, v_object
-      USING ERRCODE = 'insufficient_privilege', HINT = 'A superuser may do it; verify.yml will report it.';
-  END IF;
-END
-"""
-
 
 def trail_functions(
     schema: str, context: Mapping[str, Sequence[str]], applications: Sequence[str], readers: Sequence[str]
 ) -> list[Function]:
     """Return the functions of a trail whose records take their context from `context`."""
-    place = {"schema": Identifier.of(schema), "schema_text": Literal(schema)}
+    place = {"schema": Identifier.of(schema)}
 
     def stable(name: str, body: str, arguments: str, returns: str, **more: object) -> Function:
         options = {"language": "sql", "volatility": "s", "executors": (WRITER,), **more}
@@ -301,9 +258,7 @@ def trail_functions(
 
     literal = (SAFE_PATH, PLAIN_STRINGS)
     return [
-        Function("refuse_change", sql(_REFUSE_CHANGE)),
-        Function("guard_ddl", sql(_GUARD_DDL, **place), returns="event_trigger", settings=literal),
-        Function("guard_drop", sql(_GUARD_DROP, **place), returns="event_trigger", settings=literal),
+        *guard_functions(schema),
         stable("try_jsonb", _TRY_JSONB, "value text", "jsonb", language="plpgsql"),
         stable("try_inet", _TRY_INET, "value text", "inet", language="plpgsql"),
         stable("snake_case", _SNAKE_CASE, "value jsonb", "jsonb", settings=literal),
@@ -320,6 +275,7 @@ def trail_functions(
         stable("hidden_changes", _HIDDEN_CHANGES, "old_image jsonb, new_image jsonb, redacted text[]", "text[]"),
         stable("pick", _PICK, "image jsonb, columns text[]", "jsonb"),
         stable("difference", _DIFFERENCE, "old_image jsonb, new_image jsonb, hidden text[]", "jsonb"),
+        stable("indexable", _INDEXABLE, "key text", "text"),
         stable("composite_key", _COMPOSITE_KEY, "image jsonb, columns text[]", "text"),
         Function(
             "log_event",
