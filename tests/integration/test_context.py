@@ -75,7 +75,10 @@ def test_the_client_address_is_that_of_the_connection(shop):
         ([("app.current_user", "42")], ("42", None, None)),
         ([("app.current_user", '{"id": 7, "email": "a@b"}')], ("a@b", None, {"id": 7, "email": "a@b"})),
         ([("app.audit_context", '{"user": "ann", "request_id": "r"}')], ("ann", None, {"request_id": "r"})),
-        ([("request.jwt.claims", '{"sub": "u-1", "role": "web"}')], ("u-1", None, {"sub": "u-1", "role": "web"})),
+        (
+            [("request.jwt.claims", '{"sub": "u-1", "role": "web"}')],
+            ("u-1", None, {"sub": "u-1", "claimed_role": "web"}),
+        ),
         (
             [
                 (
@@ -118,7 +121,7 @@ def test_each_default_source_feeds_its_column(shop, settings, expected):
 def test_no_value_of_a_setting_breaks_a_write(shop, setting, value):
     record = change(shop, (setting, value))
     assert record.action == "INSERT"
-    assert record.changed_by in ("postgres", value)
+    assert record.changed_by in ("postgres", value[:500])
 
 
 def test_what_cannot_be_read_is_named_in_the_record(shop):
@@ -144,7 +147,7 @@ def test_a_role_taken_with_set_role_is_in_the_context_and_the_login_stays(shop):
     record = change(shop, before=f"SET ROLE {role}; ")
     assert (record.db_user, record.changed_by, record.context) == ("postgres", "postgres", {"role": role})
     told = change(shop, ("app.audit_context", '{"role": "forged", "user": "ann"}'), before=f"SET ROLE {role}; ")
-    assert (told.changed_by, told.context) == ("ann", {"role": role})
+    assert (told.changed_by, told.context) == ("ann", {"role": role, "claimed_role": "forged"})
 
 
 def test_db_user_is_the_login_whatever_the_application_claims(shop):

@@ -55,9 +55,7 @@ def test_pgaudit_logs_no_masked_value_and_no_line_for_a_record(db_pgaudit, captu
     db.execute("CREATE EXTENSION pgaudit; CREATE TABLE plain (id int PRIMARY KEY, pin text, ssn text, j json)")
     db.execute("CREATE TABLE audited (LIKE plain INCLUDING ALL)")
     install_trail(db)
-    rollout(
-        db, policies=[wanted("public.audited", capture=capture, columns={"redact": ["pin"], "hash": ["ssn"]})]
-    )
+    rollout(db, policies=[wanted("public.audited", capture=capture, columns={"redact": ["pin"], "hash": ["ssn"]})])
     pin, json = values.split(", ", 1)
     written = {}
     for table in ("plain", "audited"):
