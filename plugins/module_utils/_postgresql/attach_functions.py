@@ -124,17 +124,23 @@ BEGIN
 END
 """
 
-# The policy of a table, or of its inheritance parent; none for what cannot be audited and for partitions, which fire
-# the triggers of their root.
+# The policy of a table, or of its nearest inheritance ancestor; none for what cannot be audited and for partitions,
+# which fire the triggers of their root.
 _POLICY_OF = """
   SELECT coalesce(
     {schema}.policy_for(n.nspname, c.relname),
-    (SELECT {schema}.policy_for(pn.nspname, pc.relname)
-     FROM pg_inherits AS i
-     JOIN pg_class AS pc ON pc.oid = i.inhparent
+    (WITH RECURSIVE ancestor (oid, depth, position) AS (
+       SELECT i.inhparent, 1, i.inhseqno FROM pg_inherits AS i WHERE i.inhrelid = relation
+       UNION ALL
+       SELECT i.inhparent, a.depth + 1, i.inhseqno FROM ancestor AS a JOIN pg_inherits AS i ON i.inhrelid = a.oid
+     )
+     SELECT p.policy_id
+     FROM ancestor AS a
+     JOIN pg_class AS pc ON pc.oid = a.oid
      JOIN pg_namespace AS pn ON pn.oid = pc.relnamespace
-     WHERE i.inhrelid = relation
-     ORDER BY i.inhseqno
+     CROSS JOIN LATERAL {schema}.policy_for(pn.nspname, pc.relname) AS p (policy_id)
+     WHERE p.policy_id IS NOT NULL
+     ORDER BY a.depth, a.position
      LIMIT 1))
   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
   WHERE c.oid = relation AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT c.relispartition

@@ -29,7 +29,10 @@ WITH trail AS (
 SELECT
   (SELECT jsonb_build_object(
             'owner', pg_get_userbyid(nspowner),
-            'trusted', (SELECT rolsuper OR rolname = 'audit_owner' FROM pg_roles WHERE oid = nspowner),
+            'trusted', EXISTS (
+              SELECT FROM pg_roles r
+              WHERE (rolsuper OR rolname = 'audit_owner')
+                AND (r.oid = nspowner OR r.oid = (SELECT relowner FROM relation WHERE relname = 'audit_log_data'))),
             'comment', comment,
             'acl', (SELECT jsonb_agg(jsonb_build_array(coalesce(r.rolname, 'PUBLIC'), a.privilege_type, a.is_grantable))
                     FROM aclexplode(coalesce(nspacl, acldefault('n', nspowner))) a
