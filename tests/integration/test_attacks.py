@@ -60,12 +60,43 @@ def test_a_condition_does_not_run_the_check_of_a_domain_in_a_rollout(eve):
     eve.do(takeover(eve.name, "boolean", "true"), *ARRAY_OF_DOMAIN)
     policies = [wanted("public.*", when=CONDITION, operations=["insert"])]
     message = refusal(eve.db, policies=policies)
-    assert "mine (type public.tag)" in message
+    assert "public.mine" in message
+    assert "public.tag, a domain" in message
     assert not eve.is_superuser()
     eve.db.execute("DROP TABLE mine CASCADE; CREATE TABLE mine (id int PRIMARY KEY, tags text[])")
     rollout(eve.db, policies=policies)
     eve.db.execute("INSERT INTO mine VALUES (1, '{vip}'), (2, '{}')")
     assert [record.record_id for record in records(eve.db)] == ["1"]
+
+
+def test_a_table_that_a_condition_does_not_fit_keeps_no_other_from_being_audited(eve):
+    eve.do("CREATE TABLE good (id int PRIMARY KEY, tags text[])", "CREATE TABLE odd (id int PRIMARY KEY)")
+    eve.do(takeover(eve.name, "boolean", "true"), *ARRAY_OF_DOMAIN)
+    policies = [wanted("public.*", when=CONDITION, operations=["insert"])]
+    result = rollout(eve.db, policies=policies, may_fail=True)
+    assert result.failed
+    assert {table["table"] for table in result["failed_tables"]} == {"public.mine", "public.odd"}
+    assert "public.tag, a domain inside an array" in result.msg
+    assert "does not fit INSERT on public.odd" in result.msg
+    assert not eve.is_superuser()
+    eve.do("INSERT INTO good VALUES (1, '{vip}')")
+    assert len(records(eve.db, "good")) == 1
+    again = rollout(eve.db, policies=policies, may_fail=True)
+    assert (again.failed, again.changed) == (True, False)
+
+
+def test_a_condition_does_not_run_the_check_of_a_domain_that_comes_after_the_look(eve):
+    """A rollout looks for domains, and later makes the trigger: with a table that may have changed in between."""
+    eve.do("CREATE TABLE mine (id int PRIMARY KEY, tags text[])", takeover(eve.name, "boolean", "true"))
+    eve.do(ARRAY_OF_DOMAIN[0])
+    planned = running.run_module(
+        "postgresql_audit_triggers", check_mode=True, **eve.db.login,
+        policies=[wanted("public.mine", when=CONDITION, operations=["insert"])],
+    )["statements"]  # fmt: skip
+    eve.do("DROP TABLE mine", ARRAY_OF_DOMAIN[1])
+    with pytest.raises(REFUSED, match="is a domain whose code"):
+        eve.db.execute(";".join(planned))
+    assert not eve.is_superuser()
 
 
 def test_a_condition_does_not_run_the_check_of_a_domain_when_a_table_is_made(eve):
@@ -99,13 +130,18 @@ def test_a_schema_that_only_claims_to_be_the_trail_is_refused(db, mark):
 
 @pytest.mark.parametrize(
     "attempt",
-    ["ALTER TABLE things DISABLE TRIGGER ALL", "DROP TRIGGER dbfleet_audit_insert ON things",
-     "CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood)"],
-)  # fmt: skip
+    [
+        "ALTER TABLE things DISABLE TRIGGER ALL",
+        "DROP TRIGGER dbfleet_audit_insert ON things",
+        "CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood)",
+        # As if it were a rollout, during which the event trigger leaves tables alone.
+        "SET dbfleet.plan = 1; ALTER TABLE things RENAME password TO word",
+    ],
+)
 def test_code_that_a_superusers_session_runs_for_the_owner_is_the_owners(eve, attempt):
     """As autovacuum and ANALYZE run the functions of indexes."""
     eve.do(
-        "CREATE TABLE things (id int)",
+        "CREATE TABLE things (id int, password text)",
         "CREATE TABLE bait (id int)",
         "CREATE TYPE mood AS ENUM ('sad')",
         "CREATE FUNCTION mood_json(mood) RETURNS json LANGUAGE sql AS $$SELECT '1'::json$$",
@@ -149,6 +185,51 @@ def test_a_child_of_an_audited_table_is_audited_wherever_it_is_made(eve):
     rollout(eve.db, policies=[wanted("public.base")])
     eve.do("CREATE TABLE elsewhere.kid () INHERITS (base)", "INSERT INTO elsewhere.kid VALUES (1)")
     assert [record.table_name for record in records(eve.db)] == ["kid"]
+
+
+MIDDLE = [
+    "CREATE TABLE mid (id int PRIMARY KEY, v text) PARTITION BY RANGE (id)",
+    "ALTER TABLE things ATTACH PARTITION mid FOR VALUES FROM (10) TO (20)",
+    "CREATE TABLE low PARTITION OF mid FOR VALUES FROM (10) TO (12)",
+]
+DETACHED = {
+    "at once": ["ALTER TABLE things DETACH PARTITION part"],
+    "without waiting": ["ALTER TABLE things DETACH PARTITION part CONCURRENTLY"],
+    "in one transaction": ["BEGIN; ALTER TABLE things DETACH PARTITION part; ALTER TABLE part RENAME v TO w; COMMIT"],
+    "in a subtransaction": [
+        "DO $$BEGIN BEGIN ALTER TABLE things DETACH PARTITION part; EXCEPTION WHEN division_by_zero THEN END; END$$"
+    ],
+    "attached before": [
+        "DROP TABLE part; CREATE TABLE part (id int PRIMARY KEY, v text)",
+        "ALTER TABLE things ATTACH PARTITION part FOR VALUES FROM (10) TO (20)",
+        "ALTER TABLE things DETACH PARTITION part",
+    ],
+    "from a partition of a partition": [
+        *("DROP TABLE part", *MIDDLE, "ALTER TABLE mid DETACH PARTITION low", "ALTER TABLE low RENAME TO part")
+    ],
+    "with partitions of its own": [
+        *("DROP TABLE part", *MIDDLE, "ALTER TABLE things DETACH PARTITION mid", "ALTER TABLE low RENAME TO part")
+    ],
+}
+
+
+@pytest.mark.parametrize("way", DETACHED)
+def test_a_detached_partition_stays_audited(eve, way):
+    eve.do(
+        "CREATE TABLE things (id int PRIMARY KEY, v text) PARTITION BY RANGE (id)",
+        "CREATE TABLE part PARTITION OF things FOR VALUES FROM (10) TO (20)",
+        "CREATE TABLE like_it (id int PRIMARY KEY, v text)",
+    )
+    policies = [wanted("public.things")]
+    rollout(eve.db, policies=policies)
+    eve.do(*DETACHED[way])
+    eve.do("INSERT INTO part VALUES (10, 'x')", "INSERT INTO like_it VALUES (10, 'x')")
+    assert [record.action for record in records(eve.db)] == ["INSERT"]
+    # A policy of its own takes over without a gap.
+    policies.append(wanted("public.part", name="part"))
+    rollout(eve.db, policies=policies)
+    eve.do("DELETE FROM part")
+    assert [record.action for record in records(eve.db)] == ["INSERT", "DELETE"]
 
 
 def test_a_column_cannot_be_renamed_to_one_that_is_left_out(eve):
@@ -269,3 +350,18 @@ def test_context_and_events_have_a_size(eve, call):
     with pytest.raises(psycopg2.errors.ProgramLimitExceeded, match="takes"):
         eve.db.execute(f"SELECT {call}")
     assert records(eve.db) == []
+
+
+# -- keeping the trail from its work -----------------------------------------------------------------------------------
+
+
+def test_who_keeps_rollouts_and_new_partitions_out_is_named(eve):
+    install_trail(eve.db)
+    holder = eve.db.connect(eve.name)
+    fetch(holder, f"SELECT pg_advisory_lock({0x6462666C}, 1)")
+    pid = holder.info.backend_pid
+    with pytest.raises(psycopg2.errors.LockNotAvailable, match=f"process {pid} of {eve.name}"):
+        eve.db.execute("SET lock_timeout = '100ms'; CALL audit.maintain_partitions()")
+    eve.do("CREATE TABLE things (id int PRIMARY KEY)")
+    message = refusal(eve.db, policies=[wanted("public.*")], _constants={"session.LOCK_WAIT": "100ms"})
+    assert f"process {pid} of {eve.name}" in message

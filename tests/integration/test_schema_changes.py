@@ -302,11 +302,9 @@ def orders(trail: Database) -> Database:
     return trail
 
 
-def test_a_detached_partition_is_audited_by_its_own_name_after_the_next_run(orders):
+def test_a_detached_partition_is_audited_by_its_own_name_at_once(orders):
     orders.execute("INSERT INTO orders VALUES (1, 1)")
     orders.execute("ALTER TABLE orders DETACH PARTITION orders_a")
-    result = rollout(orders, policies=[wanted("public.orders*")])
-    assert result["changed_tables"] == ["public.orders_a"]
     orders.execute("INSERT INTO orders_a VALUES (2, 2)")
     assert [(r.table_name, r.record_id) for r in records(orders)] == [("orders", "1"), ("orders_a", "2")]
     assert settled(orders, [wanted("public.orders*")])

@@ -74,7 +74,8 @@ def _translate(part: str) -> str:
     if part in ("*", "?"):
         return ".*" if part == "*" else "."
     if part.startswith("[") and len(part) > 1:
-        inside = re.sub(r"[\\\[^]", r"\\\g<0>", part[1:-1])
+        # Doubled, the last ones may come to mean operations on sets in a future Python.
+        inside = re.sub(r"^-|[\\\[^&~|]", r"\\\g<0>", part[1:-1])
         return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
     return _escape(part)
 

@@ -42,15 +42,23 @@ class Transaction:
 
 @dataclass
 class Plan:
-    """Transactions in order; an empty plan means that the server is as asked."""
+    """Transactions in order; an empty plan means that the server is as asked.
+
+    :ivar lock: a statement that every transaction begins with, and that changes nothing.
+    """
 
     transactions: list[Transaction] = field(default_factory=list)
+    lock: Sql | None = None
 
     def transaction(self, subject: str, required: bool = False) -> Transaction:
         """Append and return a new transaction; it is left out of the plan while it has no steps."""
         transaction = Transaction(subject, required)
         self.transactions.append(transaction)
         return transaction
+
+    def leave_out(self, subjects: set[str]) -> None:
+        """Take the transactions of these subjects out of the plan."""
+        self.transactions = [transaction for transaction in self.transactions if transaction.subject not in subjects]
 
     def steps(self) -> list[Step]:
         return [step for transaction in self.transactions for step in transaction.steps]

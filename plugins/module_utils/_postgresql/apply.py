@@ -39,6 +39,9 @@ BEGIN
       v_state := NULL;
       BEGIN
         PERFORM set_config('lock_timeout', v_plan ->> 'lock_timeout', true);
+        IF v_plan ->> 'lock' IS NOT NULL THEN
+          EXECUTE v_plan ->> 'lock';
+        END IF;
         EXECUTE v_unit ->> 'sql';
       EXCEPTION WHEN OTHERS THEN
         GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
@@ -74,7 +77,10 @@ class Failure:
     def explain(self) -> str:
         """Return the failure as a person reads it in the result."""
         if self.sqlstate in _LOCK_STATES:
-            return "locked by another session for longer than lock_timeout, lock_retries times over"
+            return (
+                "locked by another session or a prepared transaction (pg_locks, pg_prepared_xacts) "
+                "for longer than lock_timeout, lock_retries times over"
+            )
         return self.message
 
 
@@ -89,7 +95,12 @@ def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) 
     :raises AuditError: when a transaction that the rest builds on fails, with what the server said.
     """
     units = [_unit(transaction, session) for transaction in plan.transactions if transaction.steps]
-    document = {"units": units, "lock_timeout": f"{int(lock_timeout * 1000)}ms", "lock_retries": lock_retries}
+    document = {
+        "units": units,
+        "lock": plan.lock and plan.lock.render(session),
+        "lock_timeout": f"{int(lock_timeout * 1000)}ms",
+        "lock_retries": lock_retries,
+    }
     session.one("SELECT set_config('dbfleet.plan', %(plan)s, false)", {"plan": json.dumps(document)})
     try:
         session.execute(_APPLY)

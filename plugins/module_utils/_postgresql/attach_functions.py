@@ -72,12 +72,7 @@ DECLARE
 BEGIN
   SELECT * INTO v_policy FROM {schema}.policy AS p WHERE p.policy_id = policy;
   IF v_policy.definition ->> 'when' IS NOT NULL THEN
-    v_name := ({hidden_domain});
-    IF v_name IS NOT NULL THEN
-      RAISE EXCEPTION 'audit: policy "%" has a condition, and %, inside an array, range or row, is a domain whose code '
-          'would run with the rights of the audit functions', v_policy.name, v_name
-        USING ERRCODE = 'insufficient_privilege', HINT = 'A superuser can own the domain, or leave `when` out.';
-    END IF;
+    PERFORM {schema}.refuse_hidden_domain(relation, v_policy.name);
   END IF;
   SELECT CASE c.relkind WHEN 'p' THEN 'dbfleet_audit_tree_' ELSE 'dbfleet_audit_' END INTO v_prefix
   FROM pg_class AS c WHERE c.oid = relation;
@@ -124,6 +119,21 @@ BEGIN
 END
 """
 
+# Under the lock that the trigger takes anyway, so that no column changes its type between this and the trigger.
+_REFUSE_HIDDEN_DOMAIN = """
+DECLARE
+  v_domain text;
+BEGIN
+  EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', relation);
+  v_domain := ({hidden_domain});
+  IF v_domain IS NOT NULL THEN
+    RAISE EXCEPTION 'audit: policy "%" has a condition, and % (type %), inside an array, range or row, is a domain '
+        'whose code would run with the rights of the audit functions', policy, relation, v_domain
+      USING ERRCODE = 'insufficient_privilege', HINT = 'A superuser can own the domain, or leave `when` out.';
+  END IF;
+END
+"""
+
 # The policy of a table, or of its nearest inheritance ancestor; none for what cannot be audited and for partitions,
 # which fire the triggers of their root.
 _POLICY_OF = """
@@ -163,140 +173,6 @@ BEGIN
 END
 """
 
-# A new table comes under its policy where the policy says auto_attach; a table that is audited already gets its
-# triggers' arguments anew, because its key or its masked columns may just have changed. Children and the tables of a
-# type come along: what happens to a column of their parent happens to theirs, and the server does not report them.
-#
-# Columns are masked by name, so that a new name would take the mask off without a word. Such a RENAME is refused, for
-# superusers too: who means it tells the policy first. (objsubid is set for RENAME COLUMN alone; a dropped column needs
-# no mask.) A table that was renamed out of its policy's patterns keeps its triggers until the next run, and its masks.
-_ATTACH_DDL = """
-DECLARE
-  v_relation oid;
-  v_renamed  text;
-  v_policy   int;
-  v_auto     int;
-  v_masked   text[];
-  v_masks    text[];
-  v_gone     text;
-BEGIN
-  -- A rollout knows what it does, and does it for all tables at once.
-  IF current_setting('dbfleet.plan', true) <> ''
-     AND (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) THEN
-    RETURN;
-  END IF;
-  FOR v_relation, v_renamed IN
-    WITH RECURSIVE child AS (
-      SELECT i.inhparent AS parent, i.inhrelid AS relation
-      FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-      WHERE NOT c.relispartition
-      UNION ALL
-      SELECT y.typrelid, c.oid FROM pg_class AS c JOIN pg_type AS y ON y.oid = c.reloftype
-    ), touched AS (
-      SELECT d.objid AS relation, a.attname::text AS renamed
-      FROM pg_event_trigger_ddl_commands() AS d
-      LEFT JOIN pg_attribute AS a ON a.attrelid = d.objid AND a.attnum = d.objsubid AND a.attnum > 0
-      WHERE d.classid = 'pg_class'::regclass AND NOT d.in_extension
-      UNION
-      SELECT c.oid, NULL
-      FROM pg_event_trigger_ddl_commands() AS d JOIN pg_class AS c ON c.relnamespace = d.objid
-      WHERE d.classid = 'pg_namespace'::regclass AND TG_TAG = 'ALTER SCHEMA' AND c.relkind IN ('r', 'p')
-      UNION
-      SELECT c.relation, t.renamed FROM touched AS t JOIN child AS c ON c.parent = t.relation
-    )
-    SELECT relation, renamed FROM touched
-  LOOP
-    v_auto := {schema}.policy_of(v_relation);
-    SELECT coalesce(v_auto, p.policy_id), {schema}.masked_columns(t.tgargs) INTO v_policy, v_masked
-    FROM pg_trigger AS t JOIN pg_proc AS f ON f.oid = t.tgfoid
-    LEFT JOIN {schema}.policy AS p ON p.function = f.proname AND p.valid_to IS NULL
-    WHERE t.tgrelid = v_relation AND f.pronamespace = quote_ident({schema_text})::regnamespace AND t.tgparentid = 0
-      AND t.tgname LIKE 'dbfleet\\_audit\\_%'
-    ORDER BY t.tgname
-    LIMIT 1;
-    IF NOT FOUND THEN
-      SELECT p.policy_id INTO v_policy FROM {schema}.policy AS p
-      WHERE p.policy_id = v_auto AND ((p.definition ->> 'auto_attach')::boolean OR EXISTS (
-        SELECT FROM pg_inherits AS i JOIN pg_trigger AS t ON t.tgrelid = i.inhparent
-        WHERE i.inhrelid = v_relation AND t.tgname LIKE 'dbfleet\\_audit\\_%'));
-      v_masked := NULL;
-    END IF;
-    CONTINUE WHEN v_policy IS NULL;
-    v_masks := {schema}.masked_columns(NULL, {schema}.trigger_arguments(v_relation, v_policy));
-    SELECT m.name INTO v_gone FROM unnest(v_masked) AS m (name)
-    JOIN pg_attribute AS a ON a.attrelid = v_relation AND a.attname = m.name AND NOT a.attisdropped
-    WHERE m.name <> ALL (v_masks);
-    IF FOUND THEN
-      RAISE EXCEPTION '% is refused: the audit log masks column % of %, but policy "%", which it comes under, does not',
-          TG_TAG, quote_ident(v_gone), v_relation::regclass,
-          (SELECT p.name FROM {schema}.policy AS p WHERE p.policy_id = v_policy)
-        USING ERRCODE = 'insufficient_privilege',
-              HINT = 'Let that policy mask the column as well and run site.yml first.';
-    END IF;
-    IF v_renamed IN (SELECT jsonb_array_elements_text(p.definition -> 'columns' -> 'exclude')
-                     FROM {schema}.policy AS p WHERE p.policy_id = v_policy) THEN
-      RAISE EXCEPTION '% is refused: the audit log leaves out what is called % in %', TG_TAG, quote_ident(v_renamed),
-          v_relation::regclass
-        USING ERRCODE = 'insufficient_privilege', HINT = 'Choose another name, or change `exclude` and run site.yml.';
-    END IF;
-    IF v_renamed IS NOT NULL AND v_renamed <> ALL (v_masks) THEN
-      SELECT m.name INTO v_gone FROM unnest(v_masked) AS m (name)
-      WHERE NOT EXISTS (SELECT FROM pg_attribute AS a
-                        WHERE a.attrelid = v_relation AND a.attname = m.name AND NOT a.attisdropped);
-      IF FOUND THEN
-        RAISE EXCEPTION '% is refused: the audit log masks column % of %, but would not mask it as %',
-            TG_TAG, quote_ident(v_gone), v_relation::regclass, quote_ident(v_renamed)
-          USING ERRCODE = 'insufficient_privilege',
-                HINT = format('Add %s to `redact` or `hash` of policy "%s" (with allow_missing: true, because the '
-                  'column is yet to come) and run site.yml; then rename it.', v_renamed,
-                  (SELECT p.name FROM {schema}.policy AS p WHERE p.policy_id = v_policy));
-      END IF;
-    END IF;
-    PERFORM {schema}.attach(v_relation, v_policy);
-    PERFORM {schema}.leave_to_root(v_relation);
-  END LOOP;
-END
-"""
-
-# A partition that was audited before it was attached would record everything twice: its root's triggers are enough.
-_LEAVE_TO_ROOT = """
-DECLARE
-  v_table   regclass;
-  v_trigger text;
-  v_masked  text[];
-  v_masks   text[];
-BEGIN
-  SELECT {schema}.masked_columns(t.tgargs) INTO v_masks
-  FROM pg_trigger AS t JOIN pg_proc AS f ON f.oid = t.tgfoid
-  WHERE t.tgrelid = relation AND f.pronamespace = quote_ident({schema_text})::regnamespace
-  LIMIT 1;
-  FOR v_table, v_trigger, v_masked IN
-    SELECT t.tgrelid, t.tgname, {schema}.masked_columns(t.tgargs)
-    FROM pg_partition_tree(relation) AS p
-    JOIN pg_trigger AS t ON t.tgrelid = p.relid
-    JOIN pg_proc AS f ON f.oid = t.tgfoid
-    WHERE p.level > 0 AND t.tgparentid = 0 AND t.tgname LIKE 'dbfleet\\_audit\\_%'
-      AND f.pronamespace = quote_ident({schema_text})::regnamespace
-  LOOP
-    IF NOT v_masked <@ v_masks THEN
-      RAISE EXCEPTION 'audit: the log masks % of %, but not of %, its new root', v_masked, v_table, relation
-        USING ERRCODE = 'insufficient_privilege', HINT = 'Let the policy of the root mask them too and run site.yml.';
-    END IF;
-    EXECUTE format('DROP TRIGGER %I ON %s', v_trigger, v_table);
-  END LOOP;
-END
-"""
-
-# Redacted and hashed columns of a capture trigger, from its arguments as a list or as pg_trigger keeps them: each with
-# a zero byte behind it, which no text can hold, hence the detour over hexadecimal digits.
-_MASKED_COLUMNS = """
-  SELECT (coalesce(a.list, k.list))[3]::text[] || (coalesce(a.list, k.list))[4]::text[]
-  FROM (SELECT arguments AS list) AS a,
-       (SELECT array_agg(convert_from(decode(replace(part, ' ', ''), 'hex'), getdatabaseencoding()) ORDER BY nr) AS list
-        FROM regexp_split_to_table(regexp_replace(encode(stored, 'hex'), '(..)', '\\1 ', 'g'), '00 ')
-             WITH ORDINALITY AS u (part, nr)) AS k
-"""
-
 
 def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]:
     """Return the functions; those that a user's DDL reaches run with the rights of the installing login."""
@@ -307,7 +183,7 @@ def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]
         "sensitive": Literal("|".join(SENSITIVE_WORDS)),
         "condition_digest": sql(CONDITION_DIGEST),
         "keys": sql(KEYS, which=sql("= relation")),
-        "hidden_domain": sql(HIDDEN_DOMAIN, relations=sql("ARRAY[attach.relation]")),
+        "hidden_domain": sql(HIDDEN_DOMAIN, relation=sql("relation")),
     }
     table_of_policy = "relation oid, policy int"
     literal = (SAFE_PATH, PLAIN_STRINGS)
@@ -319,17 +195,8 @@ def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]
         Function(
             "trigger_arguments", sql(_TRIGGER_ARGUMENTS, **place), table_of_policy, "text[]", "sql", volatility="s"
         ),
-        Function(
-            "masked_columns",
-            sql(_MASKED_COLUMNS),
-            "stored bytea, arguments text[] DEFAULT NULL",
-            "text[]",
-            "sql",
-            volatility="s",
-            settings=literal,
-        ),
+        Function("refuse_hidden_domain", sql(_REFUSE_HIDDEN_DOMAIN, **place), "relation regclass, policy text", "void"),
         Function("attach", sql(_ATTACH, **place), table_of_policy, "void", settings=literal),
-        Function("leave_to_root", sql(_LEAVE_TO_ROOT, **place), "relation regclass", "void", settings=literal),
         Function(
             "add_table",
             sql(_ADD_TABLE, **place),
@@ -338,13 +205,5 @@ def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]
             definer=True,
             owner=None,
             executors=tuple(applications),
-        ),
-        Function(
-            "attach_ddl",
-            sql(_ATTACH_DDL, **place),
-            returns="event_trigger",
-            definer=True,
-            owner=None,
-            settings=literal,
         ),
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .._core.sql import Identifier, Literal, Sql, sql
 from .function import OWNER, PLAIN_STRINGS, SAFE_PATH, Function
-from .session import LOCK_KEY
+from .session import LOCK_HOLDERS, LOCK_PLACES, LOCK_WAIT
 
 INTERVALS = ("month", "week", "day")
 DEFAULT_INTERVAL = "month"
@@ -133,11 +133,15 @@ BEGIN
   IF pg_catalog.pg_is_in_recovery() THEN
     RETURN;
   END IF;
-  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-  IF NOT pg_catalog.pg_try_advisory_lock({lock_class}, {lock_object}) THEN
-    RAISE NOTICE 'another run is changing this database; nothing was done';
-    RETURN;
-  END IF;
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
+          pg_catalog.set_config('lock_timeout', coalesce(nullif(pg_catalog.current_setting('lock_timeout'), '0'),
+                                                         {lock_wait}), true);
+  BEGIN
+    PERFORM pg_catalog.pg_advisory_lock({lock_class}, {lock_object});
+  EXCEPTION WHEN lock_not_available THEN
+    RAISE EXCEPTION 'audit: no partitions were made: another run is changing this database: %', ({lock_holders})
+      USING ERRCODE = 'lock_not_available', HINT = 'Wait for it to end, or end it if it is none.';
+  END;
   v_plan := {schema}.partition_plan(
     (SELECT value FROM {schema}.setting WHERE name = {interval_setting}),
     (SELECT value::int FROM {schema}.setting WHERE name = {ahead_setting}),
@@ -182,8 +186,9 @@ def partition_functions(schema: str) -> list[Function]:
     maintain = sql(
         _MAINTAIN,
         schema=Identifier.of(schema),
-        lock_class=Literal(LOCK_KEY[0]),
-        lock_object=Literal(LOCK_KEY[1]),
+        lock_wait=Literal(LOCK_WAIT),
+        lock_holders=sql(LOCK_HOLDERS, **LOCK_PLACES),
+        **LOCK_PLACES,
         interval_setting=Literal(INTERVAL_SETTING),
         ahead_setting=Literal(AHEAD_SETTING),
     )

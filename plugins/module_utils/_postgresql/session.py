@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._core.errors import AuditError
+from .._core.sql import Literal, sql
 
 try:
     import psycopg2
@@ -46,7 +47,16 @@ SELECT set_config('search_path', 'pg_catalog', false) AS path,
 
 #: The advisory lock of one database that every change of ours is made under ("dbfl" in ASCII, then our objects).
 LOCK_KEY = (0x6462666C, 1)
-_LOCK_WAIT = "60s"
+LOCK_PLACES = {"lock_class": Literal(LOCK_KEY[0]), "lock_object": Literal(LOCK_KEY[1])}
+LOCK_WAIT = "60s"
+
+#: Anybody can take an advisory lock: who waits for it in vain must learn from whom.
+LOCK_HOLDERS = """
+SELECT string_agg(format('process %s of %s (%s)', l.pid, a.usename, a.application_name), ', ')
+FROM pg_catalog.pg_locks AS l LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.classid = {lock_class} AND l.objid = {lock_object} AND l.objsubid = 2
+  AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
+"""
 
 
 class Session:
@@ -108,12 +118,14 @@ class Session:
         :raises AuditError: when another run still works on it after a minute.
         """
         try:
-            self.one("SELECT set_config('lock_timeout', %(wait)s, false)", {"wait": _LOCK_WAIT})
+            self.one("SELECT set_config('lock_timeout', %(wait)s, false)", {"wait": LOCK_WAIT})
             self.one("SELECT pg_advisory_lock(%(a)s, %(b)s)", {"a": LOCK_KEY[0], "b": LOCK_KEY[1]})
         except psycopg2.errors.LockNotAvailable:
+            holders = self.one(sql(LOCK_HOLDERS, **LOCK_PLACES).render(self))[0]
             raise AuditError(
                 f"{self.database}: another dbfleet.audit run has been changing this database for more than "
-                f"{_LOCK_WAIT}; wait for it to end, or find it in pg_locks (locktype advisory, classid {LOCK_KEY[0]})"
+                f"{LOCK_WAIT}: {holders or 'it has just ended'}; wait for it to end, or end it if it is none "
+                "(pg_terminate_backend)"
             ) from None
         self.one("SELECT set_config('lock_timeout', '0', false)")
 

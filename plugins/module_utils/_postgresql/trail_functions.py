@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .attach_functions import attach_functions
+from .ddl_functions import ddl_functions
 from .function import PLAIN_STRINGS, READER, SAFE_PATH, WRITER, Function
 from .guard_functions import guard_functions
 from .partition_functions import partition_functions
@@ -289,6 +290,7 @@ def trail_functions(
             settings=(SAFE_PATH, ("TimeZone", "UTC")),
         ),
         *partition_functions(schema),
+        *ddl_functions(schema),
         *attach_functions(schema, applications),
         Function(
             "canonical",

@@ -13,6 +13,7 @@ from .._core.plan import Plan, Transaction
 from .._core.selection import Selection, select
 from .._core.sql import Identifier, Literal, Quoter, sql
 from .capture import capture_name, is_capture
+from .ddl_functions import rollout_lock
 from .policy_versions import TriggerCatalog, TriggerOptions, plan_policies
 from .trigger import Trigger, wanted_triggers
 from .trigger_catalog import CONDITION_DIGEST, PgTable
@@ -49,28 +50,44 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, quoter: Quot
     """
     selection = select(options.policies, options.exemptions, catalog.tables, options.database, options.allow_missing)
     _refuse_statement_capture(selection, catalog, options.database)
-    result = TriggerPlan(Plan(), selection, _warnings(options, selection, catalog))
+    result = TriggerPlan(Plan(lock=rollout_lock(options.schema)), selection, _warnings(options, selection, catalog))
     plan_policies(result.plan.transaction(POLICIES, required=True), options, catalog, selection, quoter)
     for key, table in catalog.tables.items():
         policy = selection.policies.get(key)
         wanted = wanted_triggers(table, policy) if policy else []
         transaction = result.plan.transaction(table.title)
+        conditional = [trigger for trigger in wanted if trigger.when and _difference(trigger, catalog)]
+        if policy and conditional:
+            result.conditional.extend(conditional)
+            _plan_check(transaction, table, policy.name, options.schema, quoter)
         for trigger in wanted:
-            if _plan_trigger(transaction, trigger, catalog, options.schema, quoter) and trigger.when:
-                result.conditional.append(trigger)
+            _plan_trigger(transaction, trigger, catalog, options.schema, quoter)
         _plan_drops(transaction, table, {trigger.name for trigger in wanted}, options.purge)
     if options.purge:
         _plan_unused(result.plan.transaction(UNUSED), options, catalog)
     return result
 
 
+def _difference(trigger: Trigger, catalog: TriggerCatalog) -> str:
+    current = trigger.table.triggers.get(trigger.name)
+    return trigger.difference(current, catalog.trail.definitions.get(trigger.object), catalog.encoding)
+
+
+def _plan_check(transaction: Transaction, table: PgTable, policy: str, schema: str, quoter: Quoter) -> None:
+    statement = sql(
+        "SELECT {schema}.refuse_hidden_domain({table}, {policy})",
+        schema=Identifier.of(schema),
+        table=Literal(quoter.identifier(table.schema, table.name)),
+        policy=Literal(policy),
+    )
+    transaction.add(statement, f"{table.title}: no code of its owner's runs when the condition is read")
+
+
 def _plan_trigger(
     transaction: Transaction, trigger: Trigger, catalog: TriggerCatalog, schema: str, quoter: Quoter
-) -> bool:
-    """Add what makes one trigger as wanted; return whether it is (re-)created."""
+) -> None:
     current = trigger.table.triggers.get(trigger.name)
-    known = catalog.trail.definitions.get(trigger.object)
-    difference = trigger.difference(current, known, catalog.encoding)
+    difference = _difference(trigger, catalog)
     place = {"table": Identifier.of(trigger.table.schema, trigger.table.name), "trigger": Identifier.of(trigger.name)}
     if difference:
         problem = "altered" if current else "missing"
@@ -93,7 +110,6 @@ def _plan_trigger(
             trigger=Literal(trigger.name),
         )
         transaction.add(statement, f"{trigger.table.title}: the condition as the server keeps it")
-    return bool(difference)
 
 
 def _plan_drops(transaction: Transaction, table: PgTable, wanted: set[str], purge: bool) -> None:

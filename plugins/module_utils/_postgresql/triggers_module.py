@@ -16,7 +16,7 @@ from .._core.policy import parse_exemptions, parse_policies
 from .._core.selection import Selection
 from . import trail_catalog
 from .apply import Failure
-from .conditions import check_conditions
+from .conditions import refused_conditions
 from .module import PostgresqlModule
 from .policy_versions import TriggerCatalog, TriggerOptions
 from .session import Session
@@ -65,26 +65,45 @@ def read(session: Session, schema: str, roles: list[str] | None = None) -> Trigg
 def reconcile(module: PostgresqlModule, session: Session) -> None:
     """Bring every table under its policy and report what a person wants to know."""
     options = trigger_options(module.params)
-    planned: list[TriggerPlan] = []
+    planned: list[tuple[TriggerPlan, list[Failure]]] = []
 
     def planner(open_session: Session) -> Plan:
         catalog = read(open_session, options.schema)
         result = plan_triggers(options, catalog, open_session)
+        refused: list[Failure] = []
         if result.plan:
             open_session.require_writable()
             _require_trail(module, catalog, options)
-            check_conditions(result.conditional, open_session)
-        planned[:] = [result]
+            refused = _leave_out_refused(result, open_session)
+        planned[:] = [(result, refused)]
         return result.plan
 
-    failures = _without_echo(module.reconcile(session, planner))
-    result = planned[0]
+    applied = module.reconcile(session, planner)
+    result, refused = planned[0]
+    failures = _without_echo(refused + applied)
     _report(module, result, failures)
     if failures:
         raise AuditError(
             f"{options.database}: {len(failures)} of {len(result.selection.policies)} tables were left as they were, "
             "the rest is done: " + "; ".join(f"{failure.subject} ({failure.explain()})" for failure in failures)
         )
+
+
+def _leave_out_refused(result: TriggerPlan, session: Session) -> list[Failure]:
+    """Leave out the tables whose owners made something that a condition does not fit: the others must not wait.
+
+    :raises AuditError: for a condition that fits none of its policy's tables, which is the policy's fault.
+    """
+    refused = refused_conditions(result.conditional, session)
+    subjects = {failure.subject for failure in refused}
+    tables: dict[str, set[str]] = {}
+    for (schema, name), policy in result.selection.policies.items():
+        tables.setdefault(policy.name, set()).add(f"{schema}.{name}")
+    for failure in refused:
+        if any(failure.subject in titles and titles <= subjects for titles in tables.values()):
+            raise AuditError(f"{session.database}: {failure.message}")
+    result.plan.leave_out(subjects)
+    return refused
 
 
 def _require_trail(module: PostgresqlModule, catalog: TriggerCatalog, options: TriggerOptions) -> None:
