@@ -12,7 +12,7 @@ missing_packages() {
     else
         [ -e "$("$bin/pg_config" --pkglibdir 2>/dev/null || echo "${bin%/bin}/lib")/pgaudit.so" ] || echo pgaudit
     fi
-    if [ "$target" != demo ]; then
+    if [ "$target" = tests ] || [ "$target" = molecule ]; then
         type -P git >/dev/null || echo git
         type -P shellcheck >/dev/null || echo shellcheck
     fi
