@@ -89,6 +89,12 @@ exceptions:
   elements: dict
   sample:
     - {"table": "public.tmp_load", "reason": "load", "approved_by": "dpo", "until": "2027-03-31", "expired": false}
+limitations:
+  description: Guarantees that this login cannot give for tables that it has no full rights on.
+  returned: success, and when tables stayed locked
+  type: list
+  elements: str
+  sample: []
 seconds:
   description: How long the module ran, in seconds.
   returned: always

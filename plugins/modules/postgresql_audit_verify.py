@@ -59,7 +59,8 @@ valid:
 problems:
   description:
     - What is not as it has to be. C(type) is V(missing), V(altered), V(disabled), V(grant), V(refused),
-      V(exception_expired), V(not_recorded), V(not_refused) or V(not_probed) (the database is read-only).
+      V(exception_expired), V(not_recorded), V(not_refused) or V(not_probed) (the database is read-only,
+      guarded from this login by a superuser's event triggers, or in reach of others who could run code as this one).
       C(table) is what a rollout would call the place.
   returned: when the trail is installed
   type: list
@@ -91,6 +92,12 @@ auditable:
   returned: when the trail is installed
   type: int
   sample: 45
+limitations:
+  description: Guarantees that this login or server cannot give; none of them is a problem.
+  returned: when the trail is installed
+  type: list
+  elements: str
+  sample: []
 seconds:
   description: How long the module ran, in seconds.
   returned: always

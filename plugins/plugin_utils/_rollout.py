@@ -131,7 +131,7 @@ def outcomes(wanted: Sequence[Mapping[str, Any]], *registered: Mapping[str, Any]
                 "name": target["name"],
                 "result": results[-1],
                 "failure": next((result["msg"] for result in results if result.get("failed")), ""),
-                "limitations": results[0].get("limitations", []),
+                "limitations": [lost for result in results for lost in result.get("limitations", [])],
                 "seconds": round(sum(result.get("seconds", 0) for result in results), 1),
             }
         )

@@ -84,6 +84,15 @@ def pg_standby(pg: LocalPostgresql) -> LocalPostgresql:
     return shared_server("pg_standby", make)
 
 
+@pytest.fixture(scope="module")
+def own_server() -> t.Iterator[LocalPostgresql]:
+    """Return a server for the tests of one file, which change what belongs to the whole server."""
+    directory = f"{server_directories()}{os.getpid()}-own"
+    server = LocalPostgresql.create(directory, settings=FAST, while_pid=run_owner())
+    yield server
+    server.remove()
+
+
 @pytest.fixture
 def new_server() -> t.Iterator[ServerFactory]:
     """Return a function that makes a server for this test alone: ``new_server(name=value, ...)``."""

@@ -17,11 +17,22 @@ missing_packages() {
         type -P shellcheck >/dev/null || echo shellcheck
     fi
     if [ "$target" = molecule ]; then
-        local program
-        for program in podman runc mmdebstrap; do
-            type -P "$program" >/dev/null || echo "$program"
-        done
+        missing_for_containers
     fi
+}
+
+# Prints what tests/support/containers.py lacks.
+missing_for_containers() {
+    # Programs of root's are not on everybody's path.
+    local program PATH=$PATH:/usr/sbin:/sbin
+    for program in podman runc mmdebstrap iptables; do
+        type -P "$program" >/dev/null || echo "$program"
+    done
+    type -P ssh >/dev/null || echo openssh-client
+    type -P ip >/dev/null || echo iproute2
+    # Of podman's two network stacks the older one works with iptables alone.
+    [ -e /usr/lib/cni/bridge ] || type -P nft >/dev/null || echo nftables
+    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
 }
 
 newest_postgresql() {

@@ -83,6 +83,7 @@ def test_the_line_of_a_rollout_says_what_is_audited_and_what_is_not():
         "auditable": 4,
         "skipped_tables": [{"table": "public.v", "reason": "a view"}, {"table": "public.w", "reason": "a view"}],
         "exceptions": [{"table": "public.tmp", "until": "2020-01-01", "expired": True}],
+        "limitations": ["no rights on public.w"],
         "seconds": 0.7,
     }
     trail = {"results": [{"limitations": ["no event triggers"], "seconds": 0.5}]}
@@ -91,6 +92,7 @@ def test_the_line_of_a_rollout_says_what_is_audited_and_what_is_not():
         "pg1 shop: 2/4 tables audited, 2 skipped (a view: public.v, public.w), "
         "EXPIRED exception public.tmp (until 2020-01-01), 1.2 s",
         "pg1 shop: limitation: no event triggers",
+        "pg1 shop: limitation: no rights on public.w",
     ]
 
 

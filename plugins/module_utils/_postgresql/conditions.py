@@ -52,6 +52,7 @@ DECLARE
 BEGIN
   PERFORM set_config('lock_timeout', '2s', true);
   FOR v_trial IN SELECT jsonb_array_elements(v_trials) LOOP
+    v_domain := NULL;
     BEGIN
       EXECUTE v_trial ->> 'copy';
       v_domain := ({hidden_domain});
@@ -68,8 +69,9 @@ BEGIN
         GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
         v_refused := v_refused || jsonb_build_object(
           'subject', v_trial ->> 'subject', 'sqlstate', v_state, 'message', (v_trial ->> 'what') || v_message
-          || CASE WHEN v_domain IS NULL THEN '; correct it, or narrow `operations` (INSERT has no OLD, DELETE no NEW)'
-             ELSE '' END);
+          || CASE WHEN v_domain IS NOT NULL THEN ''
+                  WHEN v_state = '42501' THEN '; grant the login SELECT on it, or leave `when` out for this table'
+                  ELSE '; correct it, or narrow `operations` (INSERT has no OLD, DELETE no NEW)' END);
     END;
   END LOOP;
   PERFORM set_config('dbfleet.trials', '', false), set_config('dbfleet.refused', v_refused::text, false);

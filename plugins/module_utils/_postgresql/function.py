@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core.plan import Transaction
-from .._core.sql import Identifier, Sql, identifiers, sql
+from .._core.sql import Identifier, Quoter, Sql, identifiers, sql
+
+if TYPE_CHECKING:
+    from .trail_catalog import TrailCatalog
 
 OWNER = "audit_owner"
 WRITER = "audit_writer"
@@ -32,7 +35,7 @@ class Function:
 
     :ivar body: the source, rendered; compared with ``pg_proc.prosrc`` to the letter.
     :ivar executors: roles that may call it besides its owner.
-    :ivar owner: None for one that runs with the rights of the login that installs the trail.
+    :ivar owner: None for one that runs with the rights of the login that installs the trail, or in sessions of others.
     :ivar settings: what the function pins for the time that it runs, as ``pg_proc.proconfig`` keeps it.
     """
 
@@ -62,7 +65,21 @@ class Function:
         lines.append("AS $audit${body}$audit$")
         return sql("\n".join(lines), schema=Identifier.of(schema), name=Identifier.of(self.name), body=self.body)
 
-    def plan(self, transaction: Transaction, schema: str, current: Mapping[str, Any] | None, source: str) -> None:
+    def moves(self, current: Mapping[str, Any] | None, superuser: bool) -> bool:
+        """Tell whether it is to get another owner than `current` (None: there is none) has, or will have."""
+        if self.owner:
+            return current is None or current["owner"] != self.owner
+        # Its code runs in sessions of superusers, too: what a lesser login has made is not left in its hands.
+        return superuser and current is not None and not current["trusted"]
+
+    def plan(
+        self,
+        transaction: Transaction,
+        schema: str,
+        current: Mapping[str, Any] | None,
+        source: str,
+        superuser: bool,
+    ) -> None:
         """Add what turns `current` (None: there is none) into this function; `source` is the rendered body."""
         place = {"schema": Identifier.of(schema), "name": Identifier.of(self.name)}
         kind = sql("PROCEDURE" if self.procedure else "FUNCTION")
@@ -70,12 +87,11 @@ class Function:
         if difference:
             problem = "altered" if current else "missing"
             transaction.add(self.create(schema), f"function {self.name} {difference}", problem)
-        if self.owner and (current is None or current["owner"] != self.owner):
+        if self.moves(current, superuser):
+            owner = Identifier.of(self.owner) if self.owner else sql("CURRENT_USER")
             transaction.add(
-                sql(
-                    "ALTER {kind} {schema}.{name} OWNER TO {owner}", kind=kind, owner=Identifier.of(self.owner), **place
-                ),
-                f"function {self.name} does not belong to {self.owner}",
+                sql("ALTER {kind} {schema}.{name} OWNER TO {owner}", kind=kind, owner=owner, **place),
+                f"function {self.name} does not belong to {self.owner or 'a superuser'}",
                 "altered" if current else None,
             )
         granted = {"PUBLIC"} if current is None else {entry[0] for entry in current["acl"] or []}
@@ -118,6 +134,31 @@ class Function:
                 f"{', '.join(missing)} lacks EXECUTE on {self.name}",
                 problem,
             )
+
+
+def plan_functions(
+    transaction: Transaction,
+    schema: str,
+    functions: Sequence[Function],
+    catalog: TrailCatalog,
+    quoter: Quoter,
+) -> None:
+    """Add what makes the functions as they are declared."""
+    superuser = catalog.login.superuser
+    current = catalog.functions
+    lent = {"schema": Identifier.of(schema), "writer": Identifier.of(WRITER)}
+    # Unless a superuser gives a function away, its new owner must be one that may create it there. Nobody but this
+    # transaction ever sees the grant.
+    lends = not superuser and any(
+        function.owner == WRITER and function.moves(current.get(function.name), superuser) for function in functions
+    )
+    if lends:
+        transaction.add(sql("GRANT CREATE ON SCHEMA {schema} TO {writer}", **lent), f"to give functions to {WRITER}")
+    for function in functions:
+        source = function.body.render(quoter)
+        function.plan(transaction, schema, current.get(function.name), source, superuser)
+    if lends:
+        transaction.add(sql("REVOKE CREATE ON SCHEMA {schema} FROM {writer}", **lent), f"{WRITER} has its functions")
 
 
 def _setting(name: str, value: str) -> str:

@@ -87,11 +87,14 @@ END
 
 
 def guard_functions(schema: str) -> list[Function]:
-    """Return the function of the log's guards and those of the event triggers that refuse."""
+    """Return the function of the log's guards and those of the event triggers that refuse.
+
+    The latter run in the sessions of superusers, so that no other role, not even the owner of the log, may own them.
+    """
     place = {"schema_text": Literal(schema), "trusted": sql(_TRUSTED, owner=Literal(OWNER))}
     settings = (SAFE_PATH, PLAIN_STRINGS)
     return [
         Function("refuse_change", sql(_REFUSE_CHANGE)),
-        Function("guard_ddl", sql(_GUARD_DDL, **place), returns="event_trigger", settings=settings),
-        Function("guard_drop", sql(_GUARD_DROP, **place), returns="event_trigger", settings=settings),
+        Function("guard_ddl", sql(_GUARD_DDL, **place), returns="event_trigger", owner=None, settings=settings),
+        Function("guard_drop", sql(_GUARD_DROP, **place), returns="event_trigger", owner=None, settings=settings),
     ]

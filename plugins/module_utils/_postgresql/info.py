@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import fnmatch
 
+from .login import Login, limitations, login_query
 from .module import PostgresqlModule
 from .session import Session
-from .trail_options import limitations
 
 _SERVER = """
-SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
+SELECT {login} AS login,
        ARRAY(SELECT datname::text FROM pg_database
              WHERE datallowconn AND NOT datistemplate AND has_database_privilege(oid, 'CONNECT')
              ORDER BY datname) AS databases
@@ -22,15 +22,16 @@ SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser
 
 def gather(module: PostgresqlModule, session: Session) -> None:
     """Put the facts into the module's results."""
-    server = session.one(_SERVER)
+    server = session.one(_SERVER.replace("{login}", login_query(session.version_number)))
+    login = Login.read(server.login, session.version_number)
     patterns = module.params["databases"]
     matched = {pattern: fnmatch.filter(server.databases, pattern) for pattern in patterns}
     module.results.update(
         version={"full": session.version, "major": session.version_number // 10000},
         in_recovery=session.in_recovery,
-        superuser=server.superuser,
+        superuser=login.superuser,
         databases=sorted({name for names in matched.values() for name in names}),
         matches=matched,
         unmatched=[pattern for pattern in patterns if not matched[pattern]],
-        limitations=limitations(server.superuser),
+        limitations=limitations(login),
     )

@@ -16,6 +16,7 @@ from .._core.selection import Selection
 from .._core.sql import Identifier, Literal, Quoter, sql
 from .attach_functions import EXCEPTIONS_SETTING
 from .capture import capture_function, capture_name
+from .function import plan_functions
 from .trail_catalog import TrailCatalog
 from .trigger_catalog import PgTable, StoredPolicy
 
@@ -67,6 +68,7 @@ def plan_policies(
     current = {stored.name: stored for stored in catalog.stored if stored.current}
     next_id = max((stored.policy_id for stored in catalog.stored), default=0) + 1
     place = {"schema": Identifier.of(options.schema)}
+    functions = []
     for position, policy in enumerate(options.policies, 1):
         stored = current.pop(policy.name, None)
         if stored and stored.definition == policy.definition():
@@ -80,9 +82,9 @@ def plan_policies(
                 _close(transaction, stored, place, "has a new version")
             _add(transaction, policy, policy_id, position, place)
         owners = partition_owners(policy, selection, catalog)
-        function = capture_function(policy, policy_id, options.schema, catalog.trail.silences_pgaudit, owners)
-        source = function.body.render(quoter)
-        function.plan(transaction, options.schema, catalog.trail.functions.get(function.name), source)
+        silent = catalog.trail.login.silences_pgaudit
+        functions.append(capture_function(policy, policy_id, options.schema, silent, owners))
+    plan_functions(transaction, options.schema, functions, catalog.trail, quoter)
     _plan_exceptions(transaction, options, catalog, place)
     if options.purge:
         for stored in current.values():

@@ -13,7 +13,7 @@ from typing import Any
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, Literal, Quoter, sql
 from . import trail_tables as tables
-from .function import OWNER, READER, WRITER, Function
+from .function import OWNER, READER, WRITER, Function, plan_functions
 from .grants import plan_column_revokes, plan_grants
 from .partition_functions import AHEAD_SETTING, DEFAULT_AHEAD, DEFAULT_INTERVAL, INTERVAL_SETTING
 from .trail_catalog import TrailCatalog
@@ -97,23 +97,45 @@ class _Builder:
             if current is None:
                 comment = Literal(f"{MARK}: {purpose}")
                 self.steps.add(sql(_CREATE_ROLE, text=comment, **role), f"role {name} is missing", "missing")
-                continue
-            if current["login"] or current["superuser"]:
+            elif current["login"] or current["superuser"]:
+                # Only a superuser may as much as mention the attribute.
+                attributes = sql("NOLOGIN NOSUPERUSER" if self.catalog.login.superuser else "NOLOGIN")
                 self.steps.add(
-                    sql("ALTER ROLE {role} NOLOGIN NOSUPERUSER", **role),
+                    sql("ALTER ROLE {role} {attributes}", attributes=attributes, **role),
                     f"role {name} can log in or is a superuser",
                     "altered",
                 )
-            for member in (current["members"] or []) if name != READER else []:
+            if name != READER:
+                self._members(name, (current or {}).get("members") or [])
+
+    def _members(self, name: str, members: Sequence[tuple[str, str]]) -> None:
+        """Keep everybody out of a role but a login that needs it; limitations() says what that costs."""
+        login = self.catalog.login
+        role = {"role": Identifier.of(name)}
+        for member, grantor in members:
+            if login.superuser or member != login.name:
+                # Since PostgreSQL 16 a membership is one of several: each by its grantor, with what was built on it.
+                granted = sql(" GRANTED BY {grantor} CASCADE", grantor=Identifier.of(grantor))
                 self.steps.add(
-                    sql("REVOKE {role} FROM {member}", member=Identifier.of(member), **role),
+                    sql(
+                        "REVOKE {role} FROM {member}{granted}",
+                        member=Identifier.of(member),
+                        granted=granted if login.grants_options else sql(""),
+                        **role,
+                    ),
                     f"{member} is a member of {name} and must not be",
                     "grant",
                 )
+        if not login.acts_as(name):
+            options = sql(" WITH INHERIT TRUE, SET TRUE" if login.grants_options else "")
+            self.steps.add(
+                sql("GRANT {role} TO CURRENT_USER{options}", options=options, **role),
+                f"the login is no superuser, and makes what belongs to {name}",
+            )
 
     def pgaudit(self) -> None:
         """Let the writer turn pgaudit off for itself; without this grant, the application's writes would fail."""
-        if self.catalog.silences_pgaudit and not self.catalog.may_silence:
+        if self.catalog.login.silences_pgaudit and not self.catalog.login.may_silence:
             self._add(
                 "GRANT SET ON PARAMETER pgaudit.log TO {writer}",
                 f"{WRITER} cannot keep pgaudit from logging the log's own rows",
@@ -190,9 +212,7 @@ class _Builder:
                 )
 
     def functions(self, functions: Sequence[Function]) -> None:
-        for function in functions:
-            current = self.catalog.functions.get(function.name)
-            function.plan(self.steps, self.options.schema, current, function.body.render(self.quoter))
+        plan_functions(self.steps, self.options.schema, functions, self.catalog, self.quoter)
 
     def views(self) -> None:
         for name, ddl in tables.VIEWS.items():
@@ -274,7 +294,7 @@ class _Builder:
                 self._own(name, "SEQUENCE" if name == "audit_log_id_seq" else "TABLE", current)
 
     def event_triggers(self) -> None:
-        if not self.catalog.superuser:
+        if not self.catalog.login.superuser:
             return
         for name, (event, tags, function) in EVENT_TRIGGERS.items():
             current = self.catalog.event_triggers.get(name)

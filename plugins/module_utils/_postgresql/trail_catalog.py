@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .function import OWNER
+from .login import Login, login_query
 from .session import Session
 
 #: One document: every object in the trail's schema with owner, grants and what is needed to compare it.
@@ -42,7 +44,9 @@ SELECT
   (SELECT jsonb_object_agg(rolname, jsonb_build_object(
             'login', rolcanlogin, 'superuser', rolsuper,
             'comment', shobj_description(oid, 'pg_authid'),
-            'members', (SELECT jsonb_agg(m.rolname) FROM pg_auth_members g JOIN pg_roles m ON m.oid = g.member
+            'members', (SELECT jsonb_agg(jsonb_build_array(m.rolname, pg_get_userbyid(g.grantor))
+                                         ORDER BY m.rolname, g.grantor)
+                        FROM pg_auth_members g JOIN pg_roles m ON m.oid = g.member
                         WHERE g.roleid = r.oid)))
    FROM pg_roles r
    WHERE rolname = ANY (%(roles)s)) AS roles,
@@ -50,7 +54,7 @@ SELECT
             'kind', relkind,
             'owner', pg_get_userbyid(relowner),
             'tablespace', tablespace,
-            'partition', parent = to_regclass(format('%%I.audit_log_data', %(schema)s)),
+            'partition', parent = (SELECT oid FROM relation WHERE relname = 'audit_log_data'),
             'definition', CASE relkind WHEN 'v' THEN md5(pg_get_viewdef(relation.oid)) END,
             'acl', (SELECT jsonb_agg(jsonb_build_array(coalesce(r.rolname, 'PUBLIC'), a.privilege_type, a.is_grantable))
                     FROM aclexplode(acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
@@ -71,6 +75,7 @@ SELECT
    FROM relation) AS relations,
   (SELECT jsonb_object_agg(p.proname, jsonb_build_object(
             'owner', pg_get_userbyid(proowner),
+            'trusted', (SELECT rolsuper FROM pg_roles WHERE oid = proowner),
             'source', prosrc,
             'definer', prosecdef, 'volatility', provolatile, 'settings', proconfig,
             'acl', (SELECT jsonb_agg(jsonb_build_array(coalesce(r.rolname, 'PUBLIC'), a.privilege_type, a.is_grantable))
@@ -91,19 +96,12 @@ SELECT
    JOIN pg_proc p ON p.oid = t.tgfoid JOIN trail ON p.pronamespace = trail.oid
    JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
    WHERE n.oid <> trail.oid AND t.tgparentid = 0) AS table_triggers,
-  (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
-  EXISTS (SELECT FROM pg_settings WHERE name = 'pgaudit.log') AS pgaudit,
-  {may_silence} AS may_silence,
+  {login} AS login,
   (SELECT jsonb_object_agg(spcname, jsonb_build_object(
             'default', t.oid = (SELECT dattablespace FROM pg_database WHERE datname = current_database()),
             'grantees', (SELECT jsonb_agg(r.rolname) FROM aclexplode(spcacl) a JOIN pg_roles r ON r.oid = a.grantee)))
    FROM pg_tablespace t) AS tablespaces
 """
-
-#: Whether the writer may turn pgaudit off for itself: parameters have grants since PostgreSQL 15.
-_MAY_SILENCE = """
-  EXISTS (SELECT FROM pg_parameter_acl, aclexplode(paracl) AS a JOIN pg_roles AS r ON r.oid = a.grantee
-          WHERE parname = 'pgaudit.log' AND rolname = 'audit_writer' AND privilege_type = 'SET')"""
 
 _SETTINGS = """
 SELECT (SELECT jsonb_object_agg(object, jsonb_build_array(source_digest, server_digest))
@@ -125,23 +123,20 @@ class TrailCatalog:
     event_triggers: dict[str, Any]
     foreign_casts: list[str]
     table_triggers: list[str]
-    superuser: bool
-    pgaudit: bool
-    may_silence: bool
+    login: Login
     tablespaces: dict[str, Any]
-    version_number: int = 0
     definitions: dict[str, list[str]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     has_hash_key: bool = False
 
     @property
-    def silences_pgaudit(self) -> bool:
-        """Whether capture functions turn pgaudit off for their own INSERT."""
-        return self.pgaudit and self.version_number >= 150000 and (self.superuser or self.may_silence)
-
-    @property
     def installed(self) -> bool:
         return "audit_log_data" in self.relations
+
+    @property
+    def guarded(self) -> bool:
+        """Whether event triggers of ours are there, whoever has made them."""
+        return any(trigger["ours"] for trigger in self.event_triggers.values())
 
     def partitions(self) -> list[str]:
         """Names of the log's partitions, the catch-alls included."""
@@ -150,21 +145,19 @@ class TrailCatalog:
 
 def read(session: Session, schema: str, roles: list[str]) -> TrailCatalog:
     """Read the trail in `schema`, and whether the named roles exist."""
-    grants_on_parameters = session.version_number >= 150000
-    query = _OBJECTS.replace("{may_silence}", _MAY_SILENCE if grants_on_parameters else "false")
+    query = _OBJECTS.replace("{login}", login_query(session.version_number))
     row = session.one(query, {"schema": schema, "roles": roles})
     catalog = TrailCatalog(
         schema,
         row.schema,
         *(value or {} for value in (row.roles, row.relations, row.functions, row.event_triggers)),
         *(value or [] for value in (row.foreign_casts, row.table_triggers)),
-        row.superuser,
-        row.pgaudit,
-        row.may_silence,
+        Login.read(row.login, session.version_number),
         row.tablespaces,
-        session.version_number,
     )
-    if {"definition", "setting", "hash_key", "audit_log_data"} <= set(catalog.relations):
+    # A login without these rights is refused with the way to them; reading would be refused without.
+    readable = catalog.login.acts_as(OWNER)
+    if readable and {"definition", "setting", "hash_key", "audit_log_data"} <= set(catalog.relations):
         settings = session.one(_SETTINGS.replace("{schema}", session.identifier(schema)))
         catalog.definitions = settings[0] or {}
         catalog.settings = settings[1] or {}

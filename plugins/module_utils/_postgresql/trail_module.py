@@ -12,11 +12,13 @@ from typing import Any
 from .._core.errors import AuditError
 from .._core.plan import Plan
 from . import trail_catalog
+from .function import OWNER
+from .login import limitations
 from .module import PostgresqlModule
 from .session import Session
 from .trail import plan_trail
 from .trail_functions import DEFAULT_CONTEXT
-from .trail_options import TrailOptions, limitations
+from .trail_options import ROLES, TrailOptions
 from .trail_removal import plan_removal
 from .trail_tables import INDEXES
 
@@ -56,17 +58,21 @@ def present(module: PostgresqlModule, session: Session) -> None:
     def planner(open_session: Session) -> Plan:
         catalog = trail_catalog.read(open_session, options.schema, options.roles())
         plan = plan_trail(options, catalog, open_session)
-        module.results["limitations"] = limitations(catalog.superuser)
+        module.results["limitations"] = limitations(catalog.login, catalog.guarded)
         return plan
 
     module.reconcile(session, planner)
 
 
 def absent(module: PostgresqlModule, session: Session) -> None:
-    schema = module.params["schema"]
+    schema, drop_log = module.params["schema"], module.params["drop_log"]
+    roles = TrailOptions(schema, (), (), {}, None, ()).roles()
 
     def planner(open_session: Session) -> Plan:
-        catalog = trail_catalog.read(open_session, schema, TrailOptions(schema, (), (), {}, None, ()).roles())
-        return plan_removal(catalog, module.params["drop_log"])
+        catalog = trail_catalog.read(open_session, schema, roles)
+        plan = plan_removal(catalog, drop_log)
+        if plan and drop_log and not catalog.login.may_drop(OWNER):
+            module.warn(f"the roles {', '.join(ROLES)} stay: the login {catalog.login.name!r} may not drop them")
+        return plan
 
     module.reconcile(session, planner)

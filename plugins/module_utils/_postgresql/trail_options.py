@@ -43,6 +43,9 @@ class TrailOptions:
 def check(options: TrailOptions, catalog: TrailCatalog) -> None:
     """Refuse what is not ours and what is not there, before anything is changed."""
     _refuse_foreign(catalog)
+    if catalog.installed:
+        catalog.login.require()
+    catalog.login.check(catalog.schema is not None)
     for role in (*options.readers, *options.applications):
         if role not in catalog.roles:
             raise AuditError(f"role {role!r} does not exist; create it, or take it out of `readers`/`applications`")
@@ -84,13 +87,3 @@ def _refuse_foreign(catalog: TrailCatalog) -> None:
             f"schema {name!r} was made by a newer dbfleet.audit (layout {version[1]}, this release knows "
             f"{tables.TRAIL_VERSION}); update the collection"
         )
-
-
-def limitations(superuser: bool) -> list[str]:
-    """Return the guarantees that this login cannot give, in words."""
-    if superuser:
-        return []
-    return [
-        "no event triggers (the login is no superuser): dropped audit objects and casts to json are found by verify "
-        "afterwards, not refused; owners of partitioned tables could record changes that never happened",
-    ]

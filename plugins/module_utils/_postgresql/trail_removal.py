@@ -10,6 +10,7 @@ from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, sql
 from .function import OWNER, READER, WRITER
+from .login import Login
 from .trail import EVENT_TRIGGERS
 from .trail_catalog import TrailCatalog
 from .trail_options import MARK
@@ -43,20 +44,23 @@ def plan_removal(catalog: TrailCatalog, drop_log: bool) -> Plan:
             f"{len(catalog.table_triggers)} triggers still write to the log (first: {catalog.table_triggers[0]}); "
             "remove them first: postgresql_audit_triggers with `policies: []` and `purge: true`"
         )
+    catalog.login.require()
     steps = plan.transaction(f"trail {catalog.schema_name}", required=True)
     schema = Identifier.of(catalog.schema_name)
     for name in EVENT_TRIGGERS:
         if catalog.event_triggers.get(name, {}).get("ours"):
             steps.add(sql("DROP EVENT TRIGGER {trigger}", trigger=Identifier.of(name)), f"event trigger {name} goes")
     if drop_log:
-        _drop_everything(steps, schema)
+        _drop_everything(steps, schema, catalog.login)
     else:
         _keep_rows(steps, catalog)
     return plan
 
 
-def _drop_everything(steps: Transaction, schema: Identifier) -> None:
+def _drop_everything(steps: Transaction, schema: Identifier, login: Login) -> None:
     steps.add(sql("DROP SCHEMA {schema} CASCADE", schema=schema), "the log and its rows go, as asked (drop_log)")
+    if not login.may_drop(OWNER):
+        return
     for role in (READER, WRITER, OWNER):
         steps.add(sql(_DROP_ROLE, role=Identifier.of(role)), f"role {role} goes unless another database needs it")
 

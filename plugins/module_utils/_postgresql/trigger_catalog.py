@@ -42,6 +42,7 @@ _CHANGES = """
 _TABLES = """
 WITH relation AS (
   SELECT c.oid, n.nspname, c.relname, c.relkind, c.relowner, c.relpersistence, c.relispartition, c.relnamespace,
+         pg_has_role(c.relowner, 'USAGE') AS owned,
          pg_has_role(c.relowner, 'USAGE') OR has_table_privilege(c.oid, 'TRIGGER') AS permitted
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -82,7 +83,7 @@ WITH relation AS (
 )
 SELECT r.nspname AS schema, r.relname AS name, r.relkind AS kind, r.relpersistence AS persistence,
        pg_get_userbyid(r.relowner) AS owner,
-       r.permitted, a.columns, k.columns AS key, t.triggers,
+       r.owned, r.permitted, a.columns, k.columns AS key, t.triggers,
        pn.nspname AS parent_schema, pc.relname AS parent_name,
        CASE WHEN r.relispartition THEN rn.nspname END AS root_schema, rc.relname AS root_name,
        EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = r.oid) AS has_children,
@@ -114,13 +115,17 @@ _OBSTACLES = {
 
 @dataclass(frozen=True)
 class PgTable:
-    """A table as the catalogue shows it."""
+    """A table as the catalogue shows it.
+
+    :ivar owned: whether the login has its owner's rights; without them it can make triggers and do no more.
+    """
 
     schema: str
     name: str
     kind: str
     persistence: str
     owner: str
+    owned: bool
     permitted: bool
     columns: tuple[str, ...]
     key: tuple[str, ...]
@@ -175,6 +180,7 @@ def _table(row: Any) -> PgTable:
         row.kind,
         row.persistence,
         row.owner,
+        row.owned,
         row.permitted,
         tuple(row.columns or ()),
         tuple(row.key or ()),

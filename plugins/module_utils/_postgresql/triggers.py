@@ -39,6 +39,7 @@ class TriggerPlan:
     plan: Plan
     selection: Selection
     warnings: list[str] = field(default_factory=list)
+    limitations: list[str] = field(default_factory=list)
     #: Triggers with a condition of the user's that are about to be made, to be tried out first.
     conditional: list[Trigger] = field(default_factory=list)
 
@@ -50,7 +51,12 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, quoter: Quot
     """
     selection = select(options.policies, options.exemptions, catalog.tables, options.database, options.allow_missing)
     _refuse_statement_capture(selection, catalog, options.database)
-    result = TriggerPlan(Plan(lock=rollout_lock(options.schema)), selection, _warnings(options, selection, catalog))
+    result = TriggerPlan(
+        Plan(lock=rollout_lock(options.schema)),
+        selection,
+        _warnings(options, selection, catalog),
+        _limitations(selection, catalog),
+    )
     plan_policies(result.plan.transaction(POLICIES, required=True), options, catalog, selection, quoter)
     for key, table in catalog.tables.items():
         policy = selection.policies.get(key)
@@ -62,7 +68,9 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, quoter: Quot
             _plan_check(transaction, table, policy.name, options.schema, quoter)
         for trigger in wanted:
             _plan_trigger(transaction, trigger, catalog, options.schema, quoter)
-        _plan_drops(transaction, table, {trigger.name for trigger in wanted}, options.purge)
+        # A policy does ask for a table that is skipped for want of rights; another login may have audited it.
+        if key not in selection.skipped:
+            _plan_drops(transaction, table, {trigger.name for trigger in wanted}, options.purge)
     if options.purge:
         _plan_unused(result.plan.transaction(UNUSED), options, catalog)
     return result
@@ -70,7 +78,11 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, quoter: Quot
 
 def _difference(trigger: Trigger, catalog: TriggerCatalog) -> str:
     current = trigger.table.triggers.get(trigger.name)
-    return trigger.difference(current, catalog.trail.definitions.get(trigger.object), catalog.encoding)
+    difference = trigger.difference(current, catalog.trail.definitions.get(trigger.object), catalog.encoding)
+    if current and not (difference or trigger.table.owned or current["enabled"] in "AO"):
+        # Only an owner can switch a trigger on; one that is made anew is on.
+        return "is disabled"
+    return difference
 
 
 def _plan_check(transaction: Transaction, table: PgTable, policy: str, schema: str, quoter: Quoter) -> None:
@@ -86,17 +98,18 @@ def _plan_check(transaction: Transaction, table: PgTable, policy: str, schema: s
 def _plan_trigger(
     transaction: Transaction, trigger: Trigger, catalog: TriggerCatalog, schema: str, quoter: Quoter
 ) -> None:
-    current = trigger.table.triggers.get(trigger.name)
+    table = trigger.table
+    current = table.triggers.get(trigger.name)
     difference = _difference(trigger, catalog)
-    place = {"table": Identifier.of(trigger.table.schema, trigger.table.name), "trigger": Identifier.of(trigger.name)}
+    place = {"table": Identifier.of(table.schema, table.name), "trigger": Identifier.of(trigger.name)}
     if difference:
         problem = "altered" if current else "missing"
-        transaction.add(trigger.create(schema), f"{trigger.table.title}: {trigger.name} {difference}", problem)
-    if difference or current["enabled"] != "A" or current["clones_off"]:
+        transaction.add(trigger.create(schema), f"{table.title}: {trigger.name} {difference}", problem)
+    if table.owned and (difference or current["enabled"] != "A" or current["clones_off"]):
         # In the same transaction: CREATE OR REPLACE leaves a trigger that session_replication_role can silence.
         transaction.add(
             sql("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}", **place),
-            f"{trigger.table.title}: {trigger.name} does not fire in every session",
+            f"{table.title}: {trigger.name} does not fire in every session",
             None if difference else "disabled",
         )
     if difference and trigger.per_row and trigger.when:
@@ -106,10 +119,10 @@ def _plan_trigger(
             object=Literal(trigger.object),
             digest=Literal(trigger.source_digest),
             server_digest=sql(CONDITION_DIGEST),
-            table=Literal(quoter.identifier(trigger.table.schema, trigger.table.name)),
+            table=Literal(quoter.identifier(table.schema, table.name)),
             trigger=Literal(trigger.name),
         )
-        transaction.add(statement, f"{trigger.table.title}: the condition as the server keeps it")
+        transaction.add(statement, f"{table.title}: the condition as the server keeps it")
 
 
 def _plan_drops(transaction: Transaction, table: PgTable, wanted: set[str], purge: bool) -> None:
@@ -166,3 +179,13 @@ def _warnings(options: TriggerOptions, selection: Selection, catalog: TriggerCat
         if not table.key:
             warnings.append(f"{table.title} has no key: its records carry no record_id")
     return warnings
+
+
+def _limitations(selection: Selection, catalog: TriggerCatalog) -> list[str]:
+    foreign = [catalog.tables[key].title for key in selection.policies if not catalog.tables[key].owned]
+    if not foreign:
+        return []
+    return [
+        f"the login holds TRIGGER on {', '.join(foreign)} but not the owner's rights: triggers there cannot be ENABLE "
+        "ALWAYS (session_replication_role = replica and logical replication pass them by), nor can it drop them again"
+    ]

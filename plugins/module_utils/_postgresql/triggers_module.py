@@ -58,7 +58,10 @@ def trigger_options(params: Mapping[str, Any]) -> TriggerOptions:
 
 def read(session: Session, schema: str, roles: list[str] | None = None) -> TriggerCatalog:
     trail = trail_catalog.read(session, schema, roles or [])
-    stored = read_policies(session, schema) if "policy" in trail.relations else []
+    stored = []
+    if "policy" in trail.relations:
+        trail.login.require()
+        stored = read_policies(session, schema)
     return TriggerCatalog(trail, read_tables(session, schema), stored, session.encoding)
 
 
@@ -133,6 +136,7 @@ def _report(module: PostgresqlModule, result: TriggerPlan, failures: list[Failur
         ],
         failed_tables=[{"table": failure.subject, "error": failure.explain()} for failure in failures],
         exceptions=exceptions(result.selection),
+        limitations=result.limitations,
     )
     for warning in result.warnings:
         module.warn(warning)
