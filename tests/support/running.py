@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import multiprocessing.context
+import multiprocessing.forkserver
 import os
 import pathlib
 import subprocess
@@ -12,11 +15,15 @@ import sys
 import tempfile
 import typing as t
 
+import module_runner
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache"
 COLLECTIONS = CACHE / "collections"
 HOME = CACHE / "home"
 RUNNER = pathlib.Path(__file__).with_name("module_runner.py")
+MODULE_TIMEOUT = 300
+
 
 # What a user's shell may have set for Ansible, PostgreSQL or XDG must not decide how a test ends.
 FOREIGN_PREFIXES = ("ANSIBLE_", "PG", "XDG_", "MOLECULE_")
@@ -77,20 +84,41 @@ def run_module(
     A failure raises :class:`ModuleError` unless ``may_fail`` says that the test looks at it; a traceback always
     raises. ``check_mode`` and ``diff_mode`` are Ansible's ``--check`` and ``--diff``.
     """
-    return finish_module(start_module(module, check_mode=check_mode, diff_mode=diff_mode, **params), may_fail)
+    arguments = _arguments(params, check_mode, diff_mode)
+    with tempfile.TemporaryDirectory(prefix="dbfleet-module-") as output:
+        # A copy of a process that has its libraries: the tests run modules by the thousand.
+        process = _forks().Process(
+            target=module_runner.run_in_fork, args=(module, arguments, private_environment(), output)
+        )
+        process.start()
+        process.join(MODULE_TIMEOUT)
+        if process.exitcode is None:
+            process.kill()
+            raise ModuleError(f"{module} ran for more than {MODULE_TIMEOUT} s")
+        texts = [pathlib.Path(output, name).read_text(encoding="utf-8") for name in ("stdout", "stderr")]
+    return _result(module, process.exitcode, *texts, may_fail)
+
+
+@functools.cache
+def _forks() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(module_runner.PRELOAD))
+    # It finds what it is to import by the environment that it starts in, and by nothing else.
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(COLLECTIONS), str(RUNNER.parent)))
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if path is not None:
+            os.environ["PYTHONPATH"] = path
+    return context
 
 
 def start_module(
     module: str, /, *, check_mode: bool = False, diff_mode: bool = False, **params: t.Any
 ) -> subprocess.Popen[str]:
     """Start a module and return its process, for tests that do something to it while it works."""
-    arguments = {
-        **params,
-        "_ansible_check_mode": check_mode,
-        "_ansible_diff": diff_mode,
-        "_ansible_remote_tmp": tempfile.gettempdir(),
-        "_ansible_keep_remote_files": False,
-    }
     process = subprocess.Popen(
         [sys.executable, RUNNER, module],
         stdin=subprocess.PIPE,
@@ -100,7 +128,7 @@ def start_module(
         text=True,
     )
     assert process.stdin
-    process.stdin.write(json.dumps(arguments))
+    process.stdin.write(_arguments(params, check_mode, diff_mode))
     process.stdin.close()
     # communicate() would flush it once more.
     process.stdin = None
@@ -111,15 +139,29 @@ def finish_module(process: subprocess.Popen[str], may_fail: bool = True) -> Modu
     """Wait for a module that start_module() has started and return its result, as run_module() does."""
     with process:
         try:
-            stdout, stderr = process.communicate(timeout=300)
+            stdout, stderr = process.communicate(timeout=MODULE_TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
     module = " ".join(str(argument) for argument in process.args[2:])
+    return _result(module, process.returncode, stdout, stderr, may_fail)
+
+
+def _arguments(params: t.Mapping[str, t.Any], check_mode: bool, diff_mode: bool) -> str:
+    internal = {
+        "_ansible_check_mode": check_mode,
+        "_ansible_diff": diff_mode,
+        "_ansible_remote_tmp": tempfile.gettempdir(),
+        "_ansible_keep_remote_files": False,
+    }
+    return json.dumps({**params, **internal})
+
+
+def _result(module: str, status: int, stdout: str, stderr: str, may_fail: bool) -> ModuleResult:
     try:
         result = ModuleResult(json.loads(stdout.strip().splitlines()[-1]))
     except (ValueError, IndexError):
-        raise ModuleError(f"{module} gave no result (rc {process.returncode}):\n{stdout}{stderr}") from None
+        raise ModuleError(f"{module} gave no result (rc {status}):\n{stdout}{stderr}") from None
     if result.failed and not may_fail:
         raise ModuleError(f"{module} failed: {result.msg}\n{result.get('exception') or stderr}")
     return result

@@ -10,11 +10,12 @@ What audit.attach() makes is exactly what the next run of postgresql_audit_trigg
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from .._core.policy import SENSITIVE_WORDS
 from .._core.sql import Identifier, Literal, sql
 from .conditions import HIDDEN_DOMAIN
-from .function import PLAIN_STRINGS, SAFE_PATH, Function
+from .function import OWNER, PLAIN_STRINGS, SAFE_PATH, Function
 from .trigger_catalog import CONDITION_DIGEST, KEYS
 
 #: The row of the setting table that holds the patterns of `exceptions`.
@@ -175,7 +176,7 @@ END
 
 
 def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]:
-    """Return the functions; those that a user's DDL reaches run with the rights of the installing login."""
+    """Return the functions; what users reach runs with the rights of the installing login, to which all belong."""
     place = {
         "schema": Identifier.of(schema),
         "schema_text": Literal(schema),
@@ -185,25 +186,23 @@ def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]
         "keys": sql(KEYS, which=sql("= relation")),
         "hidden_domain": sql(HIDDEN_DOMAIN, relation=sql("relation")),
     }
+
+    def part(name: str, body: str, arguments: str, returns: str, **options: Any) -> Function:
+        return Function(name, sql(body, **place), arguments, returns, owner=None, **options)
+
+    query: dict[str, Any] = {"language": "sql", "volatility": "s"}
     table_of_policy = "relation oid, policy int"
-    literal = (SAFE_PATH, PLAIN_STRINGS)
     return [
-        Function(
-            "policy_for", sql(_POLICY_FOR, **place), "schema_name text, table_name text", "int", "sql", volatility="s"
-        ),
-        Function("policy_of", sql(_POLICY_OF, **place), "relation oid", "int", "sql", volatility="s"),
-        Function(
-            "trigger_arguments", sql(_TRIGGER_ARGUMENTS, **place), table_of_policy, "text[]", "sql", volatility="s"
-        ),
-        Function("refuse_hidden_domain", sql(_REFUSE_HIDDEN_DOMAIN, **place), "relation regclass, policy text", "void"),
-        Function("attach", sql(_ATTACH, **place), table_of_policy, "void", settings=literal),
-        Function(
-            "add_table",
-            sql(_ADD_TABLE, **place),
-            "relation regclass",
+        part("policy_for", _POLICY_FOR, "schema_name text, table_name text", "int", **query),
+        part("policy_of", _POLICY_OF, "relation oid", "int", **query),
+        part("trigger_arguments", _TRIGGER_ARGUMENTS, table_of_policy, "text[]", **query),
+        part(
+            "refuse_hidden_domain",
+            _REFUSE_HIDDEN_DOMAIN,
+            "relation regclass, policy text",
             "void",
-            definer=True,
-            owner=None,
-            executors=tuple(applications),
+            executors=(OWNER,),
         ),
+        part("attach", _ATTACH, table_of_policy, "void", settings=(SAFE_PATH, PLAIN_STRINGS)),
+        part("add_table", _ADD_TABLE, "relation regclass", "void", definer=True, executors=tuple(applications)),
     ]

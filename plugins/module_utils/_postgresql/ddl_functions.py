@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .._core.sql import Identifier, Literal, Sql, sql
 from .function import PLAIN_STRINGS, SAFE_PATH, Function
 
@@ -208,29 +210,33 @@ def rollout_lock(schema: str) -> Sql:
 
 
 def ddl_functions(schema: str) -> list[Function]:
-    """Return the event trigger's function, with the rights of the installing login, and its parts."""
+    """Return the event trigger's function, which runs with the rights of the installing login, and its parts.
+
+    All of it belongs to that login: whoever could replace a part would have these rights.
+    """
     place = {"schema": Identifier.of(schema), "schema_text": Literal(schema)}
     settings = (SAFE_PATH, PLAIN_STRINGS)
+
+    def part(name: str, body: str, arguments: str, returns: str = "void", **options: Any) -> Function:
+        return Function(name, sql(body, **place), arguments, returns, owner=None, settings=settings, **options)
+
     return [
-        Function(
+        part(
             "masked_columns",
-            sql(_MASKED_COLUMNS),
+            _MASKED_COLUMNS,
             "stored bytea, arguments text[] DEFAULT NULL",
             "text[]",
-            "sql",
+            language="sql",
             volatility="s",
-            settings=settings,
         ),
-        Function("is_own", sql(_IS_OWN), "xmin xid", "boolean"),
-        Function(
+        part("is_own", _IS_OWN, "xmin xid", "boolean"),
+        part(
             "refuse_unmasking",
-            sql(_REFUSE_UNMASKING, **place),
+            _REFUSE_UNMASKING,
             "command text, relation oid, policy int, masked text[], renamed text",
-            "void",
-            settings=settings,
         ),
-        Function("leave_to_root", sql(_LEAVE_TO_ROOT, **place), "relation regclass", "void", settings=settings),
-        Function("attach_detached", sql(_ATTACH_DETACHED, **place), "root oid, policy int", "void", settings=settings),
+        part("leave_to_root", _LEAVE_TO_ROOT, "relation regclass"),
+        part("attach_detached", _ATTACH_DETACHED, "root oid, policy int"),
         Function(
             "attach_ddl",
             sql(_ATTACH_DDL, in_rollout=sql(_IN_ROLLOUT, schema_text=Literal(schema)), **place),
