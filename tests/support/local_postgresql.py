@@ -170,6 +170,8 @@ class LocalPostgresql:
         try:
             copied = run_program(
                 *(standby.binaries / "pg_basebackup", "-D", standby.data, "-R", "-X", "stream", "-c", "fast", "-N"),
+                # Without a slot, a busy primary may have deleted what the standby needs before it first asks for it.
+                *("-C", "-S", f"standby_{standby.port}"),
                 *("-h", self.socket_dir, "-p", str(self.port), "-U", "postgres"),
             )
             if copied.returncode:
