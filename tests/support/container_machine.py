@@ -73,10 +73,10 @@ class Machine:
 @functools.cache
 def find_machine() -> Machine:
     """Find out how containers run here, by running one; :class:`ContainerError` says why they cannot."""
-    missing = [program for program in PROGRAMS if not _which(program)]
+    missing = [program for program in PROGRAMS if not find_program(program)]
     if missing:
         raise ContainerError(f"not installed: {', '.join(missing)} (tests/support/setup.sh molecule installs them)")
-    machine = Machine(_become_root(), *_runtime(cgroup_mounts()))
+    machine = Machine(_become_root(), *runtime_flags(cgroup_mounts()))
     try:
         # The machine's own programs on an overlay: a container that needs no image, with all that a host will need.
         machine.podman("run", "--rm", *machine.flags, "--network=none", "--rootfs", "/:O", "/bin/true")
@@ -85,7 +85,7 @@ def find_machine() -> Machine:
     return machine
 
 
-def _which(program: str) -> str | None:
+def find_program(program: str) -> str | None:
     """Return where a program is, also one for root, whose directories are on nobody else's path."""
     return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
 
@@ -107,7 +107,7 @@ def cgroup_mounts(mounts: str | None = None) -> CgroupMounts:
     return CgroupMounts(unified[0] if unified else None, any(kind == "cgroup" for _, kind in entries))
 
 
-def _runtime(cgroups: CgroupMounts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def runtime_flags(cgroups: CgroupMounts) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return podman's options and those of ``podman run``."""
     if cgroups.unified is None:
         raise ContainerError("containers cannot run here: no cgroup2 is mounted, and today's systemd needs one")
@@ -123,7 +123,7 @@ def _runtime(cgroups: CgroupMounts) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if not cgroups.legacy:
         return (), ("--systemd=always", "--cgroupns=private", *common)
     # Both hierarchies at once: crun refuses, and podman would give systemd the old one.
-    if not _which("runc"):
+    if not find_program("runc"):
         raise ContainerError("containers cannot run here: with cgroups of both kinds, runc is needed")
     return ("--runtime=runc",), ("--systemd=false", f"--volume={cgroups.unified}:/sys/fs/cgroup:rw", *common)
 
