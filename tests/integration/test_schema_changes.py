@@ -10,7 +10,7 @@ import typing as t
 import psycopg2
 import pytest
 from auditing import Record, records, refusal, rollout, trail_database, wanted
-from databases import Database
+from databases import Database, fetch
 
 CAPTURES = ("row", "statement")
 COLUMNS = {"redact": ["pin"], "hash": ["ssn"]}
@@ -332,3 +332,21 @@ def test_history_stays_where_it_was_written(pg):
         db.execute("CREATE TABLE person (id text PRIMARY KEY)")
         rollout(db, policies=[wanted("public.person")])
         assert db.execute("SELECT * FROM audit.audit_log_data") == before
+
+
+def test_what_this_transaction_has_written_is_told_from_all_else(trail):
+    """Of any number that a row may carry: frozen ones and those of half the circle away are no error."""
+    session = trail.connect(autocommit=False)
+    fetch(session, "CREATE TABLE mine (id int); SAVEPOINT s; INSERT INTO mine VALUES (1)")
+    trail.execute("CREATE TABLE others (id int)")
+    own = "SELECT audit.is_own(xmin) FROM {}"
+    assert fetch(session, own.format("mine")) == [(True,)]
+    assert fetch(session, own.format("pg_class WHERE oid IN ('mine'::regclass)")) == [(True,)]
+    assert fetch(session, own.format("pg_class WHERE oid IN ('others'::regclass, 'audit.policy'::regclass)")) == [
+        (False,),
+        (False,),
+    ]
+    far = "SELECT audit.is_own(mod(pg_current_xact_id()::text::bigint + {}, 4294967296)::text::xid)"
+    assert [fetch(session, far.format(offset))[0][0] for offset in (1000, 2147483647, 2147483649, -1)] == [False] * 4
+    assert [fetch(session, f"SELECT audit.is_own('{xid}'::xid)")[0][0] for xid in (1, 2, 3)] == [False] * 3
+    session.rollback()

@@ -138,6 +138,9 @@ BEGIN
   SELECT string_agg(format('%s %s', a.attname, a.atttypid), ', ' ORDER BY a.attname) INTO v_columns
   FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
   WHERE a.attrelid = root AND c.relkind = 'p' AND a.attnum > 0 AND NOT a.attisdropped;
+  IF v_columns IS NULL THEN
+    RETURN;
+  END IF;
   FOR v_table IN
     SELECT c.oid FROM pg_class AS c
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND {schema}.is_own(c.xmin)
@@ -158,9 +161,14 @@ DECLARE
   v_current CONSTANT numeric := pg_current_xact_id()::text::numeric;
   v_after   CONSTANT numeric := mod(xmin::text::numeric - mod(v_current, 4294967296) + 4294967296, 4294967296);
 BEGIN
-  RETURN v_after < 2147483648 AND pg_xact_status((v_current + v_after)::text::xid8) = 'in progress';
-EXCEPTION WHEN invalid_parameter_value THEN
-  RETURN false;
+  IF v_after >= 2147483648 THEN
+    RETURN false;
+  END IF;
+  BEGIN
+    RETURN pg_xact_status((v_current + v_after)::text::xid8) = 'in progress';
+  EXCEPTION WHEN invalid_parameter_value THEN
+    RETURN false;
+  END;
 END
 """
 
