@@ -130,7 +130,7 @@ def over_hosts(server: LocalPostgresql, sizes: t.Sequence[int]) -> str:
         "|---:|---:|---:|---:|---:|---:|",
     ]
     for size in sizes:
-        databases = [make_database(server, TABLES_OF_A_HOST) for _ in range(size)]
+        databases = [make_database(server, TABLES_OF_A_HOST) for _number in range(size)]
         inventory = inventory_of(server, databases)
         say(f"site.yml, {size} hosts")
         first, second = play(SITE, inventory), play(SITE, inventory)

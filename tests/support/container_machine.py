@@ -104,7 +104,7 @@ def cgroup_mounts(mounts: str | None = None) -> CgroupMounts:
     text = pathlib.Path("/proc/mounts").read_text(encoding="utf-8") if mounts is None else mounts
     entries = [line.split()[1:3] for line in text.splitlines()]
     unified = [path for path, kind in entries if kind == "cgroup2"]
-    return CgroupMounts(unified[0] if unified else None, any(kind == "cgroup" for _, kind in entries))
+    return CgroupMounts(unified[0] if unified else None, any(kind == "cgroup" for _path, kind in entries))
 
 
 def runtime_flags(cgroups: CgroupMounts) -> tuple[tuple[str, ...], tuple[str, ...]]:
