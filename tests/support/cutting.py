@@ -63,16 +63,19 @@ class Cutter:
                 while len(pending) >= _HEADER and len(pending) > int.from_bytes(pending[1:_HEADER], "big"):
                     size = 1 + int.from_bytes(pending[1:_HEADER], "big")
                     message, pending = pending[:size], pending[size:]
-                    server.sendall(message)
                     self.statements += message[0] == _QUERY
-                    if self.statements == self._after:
+                    server.sendall(message)
+                    if self._is_cut():
                         return
 
-    @staticmethod
-    def _to_client(client: socket.socket, server: socket.socket) -> None:
+    def _to_client(self, client: socket.socket, server: socket.socket) -> None:
         with _both_ends(client, server):
-            while data := server.recv(65536):
+            # A quick server's answer to the last statement may be here before the connection has been cut.
+            while (data := server.recv(65536)) and not self._is_cut():
                 client.sendall(data)
+
+    def _is_cut(self) -> bool:
+        return 0 < self._after <= self.statements
 
 
 @contextlib.contextmanager
