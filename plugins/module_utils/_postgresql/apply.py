@@ -6,18 +6,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .session import Session
-
-try:
-    import psycopg2
-except ImportError:
-    psycopg2 = None  # reported by the module frame before anything here runs
 
 # The loop runs in the server, so that a thousand tables cost as many round trips as one. Each unit is committed on
 # its own and holds its locks only that long; one that cannot get a lock leaves its table exactly as it was.
@@ -101,16 +95,7 @@ def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) 
         "lock_timeout": f"{int(lock_timeout * 1000)}ms",
         "lock_retries": lock_retries,
     }
-    session.one("SELECT set_config('dbfleet.plan', %(plan)s, false)", {"plan": json.dumps(document)})
-    try:
-        session.execute(_APPLY)
-    except psycopg2.errors.UndefinedObject:
-        raise AuditError(
-            f"{session.database}: the server forgot this session between two statements, as a pooler in transaction "
-            "mode does (pgbouncer); give login_host and login_port of the server itself"
-        ) from None
-    reported = json.loads(session.one("SELECT current_setting('dbfleet.failures')")[0])
-    failures = [Failure(entry["subject"], entry["sqlstate"], entry["message"]) for entry in reported]
+    failures = [Failure(**entry) for entry in session.run_block(_APPLY, "dbfleet.plan", document, "dbfleet.failures")]
     required = {transaction.subject for transaction in plan.transactions if transaction.required}
     for failure in failures:
         if failure.subject in required:

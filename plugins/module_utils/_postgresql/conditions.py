@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from .._core.sql import Identifier, Verbatim, sql
@@ -91,10 +90,9 @@ def refused_conditions(triggers: Sequence[Trigger], session: Session) -> list[Fa
     if not triggers:
         return []
     trials = [_trial(trigger, session) for trigger in triggers]
-    session.one("SELECT set_config('dbfleet.trials', %(trials)s, false)", {"trials": json.dumps(trials)})
     hidden_domain = sql(HIDDEN_DOMAIN, relation=sql("'pg_temp.dbfleet_audit_try'::regclass"))
-    session.execute(sql(_TRY, hidden_domain=hidden_domain).render(session))
-    refused = json.loads(session.one("SELECT current_setting('dbfleet.refused')")[0])
+    block = sql(_TRY, hidden_domain=hidden_domain).render(session)
+    refused = session.run_block(block, "dbfleet.trials", trials, "dbfleet.refused")
     first = {entry["subject"]: Failure(**entry) for entry in reversed(refused)}
     return [first[subject] for subject in dict.fromkeys(entry["subject"] for entry in refused)]
 

@@ -97,6 +97,21 @@ class Session:
         with self.connection.cursor() as cursor:
             cursor.execute(statement)
 
+    def run_block(self, block: str, question: str, document: Any, answer: str) -> Any:
+        """Run a DO block on a document and return its answer; both are JSON in settings, for it has no parameters.
+
+        :raises AuditError: when the settings did not survive until the block ran.
+        """
+        self.one("SELECT set_config(%(name)s, %(value)s, false)", {"name": question, "value": json.dumps(document)})
+        try:
+            self.execute(block)
+        except psycopg2.errors.UndefinedObject:
+            raise AuditError(
+                f"{self.database}: the server forgot this session between two statements, as a pooler in transaction "
+                "mode does (pgbouncer); give login_host and login_port of the server itself"
+            ) from None
+        return json.loads(self.one("SELECT current_setting(%(name)s)", {"name": answer})[0])
+
     def require_writable(self) -> None:
         """Stop before writing where nothing can, or is meant to, be written.
 
