@@ -71,11 +71,8 @@ seconds:
   sample: 0.2
 """
 
-from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import (
-    LOCK_SPEC,
-    SCHEMA_SPEC,
-    PostgresqlModule,
-)
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import LOCK_SPEC, SCHEMA_SPEC
+from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import PostgresqlModule
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.trail_module import TRAIL_SPEC, absent, present
 
 

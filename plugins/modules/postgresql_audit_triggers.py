@@ -102,12 +102,10 @@ seconds:
   sample: 0.3
 """
 
-from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import (
-    LOCK_SPEC,
-    SCHEMA_SPEC,
-    PostgresqlModule,
-)
-from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.triggers_module import TRIGGER_SPEC, reconcile
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import LOCK_SPEC, SCHEMA_SPEC
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.rollout import TRIGGER_SPEC
+from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import PostgresqlModule
+from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.triggers_module import reconcile
 
 
 def main() -> None:

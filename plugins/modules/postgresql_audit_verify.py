@@ -105,10 +105,11 @@ seconds:
   sample: 0.2
 """
 
-from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import SCHEMA_SPEC, PostgresqlModule
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import SCHEMA_SPEC
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.rollout import TRIGGER_SPEC
+from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import PostgresqlModule
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.partitions_module import PARTITION_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.trail_module import TRAIL_SPEC
-from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.triggers_module import TRIGGER_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.verify import verify
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .sql import Sql
+from .sql import Quoter, Sql
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,19 @@ class Step:
     statement: Sql
     reason: str
     problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A transaction that the server refused; what it was about is as it was before.
+
+    :ivar code: the server's own code of the error: SQLSTATE, or the error number of MySQL.
+    :ivar explanation: the failure as a person reads it in the result.
+    """
+
+    subject: str
+    code: str
+    explanation: str
 
 
 @dataclass
@@ -62,6 +75,10 @@ class Plan:
 
     def steps(self) -> list[Step]:
         return [step for transaction in self.transactions for step in transaction.steps]
+
+    def statements(self, quoter: Quoter) -> list[str]:
+        """Return the plan as SQL text, statement by statement, exactly as an engine sends it."""
+        return [step.statement.render(quoter).strip() for step in self.steps()]
 
     def subjects(self) -> list[str]:
         return [transaction.subject for transaction in self.transactions if transaction.steps]

@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -102,6 +102,22 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What an engine cannot do of what a policy may ask for, with the reason and the remedy.
+
+    :ivar operations: operations that it cannot record; they are refused where a policy names them, and are not among
+        the operations of a policy that names none.
+    :ivar keys: values of other keys that it refuses, as (key, value).
+    """
+
+    operations: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[tuple[str, Any], str] = field(default_factory=dict)
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
 class Exemption:
     """A table that is deliberately not audited: who said so, why, and until when."""
 
@@ -114,10 +130,13 @@ class Exemption:
         return self.until is not None and self.until < today
 
 
-def parse_policies(raw: Sequence[Any], database: str, redact_defaults: bool = True) -> list[Policy]:
+def parse_policies(
+    raw: Sequence[Any], database: str, redact_defaults: bool = True, limits: Limits = NO_LIMITS
+) -> list[Policy]:
     """Return checked policies in the order given, or raise :class:`AuditError` for the first thing that is wrong."""
     policies = [
-        _parse_policy(entry, f"{database}: policies[{index}]", redact_defaults) for index, entry in enumerate(raw)
+        _parse_policy(entry, f"{database}: policies[{index}]", redact_defaults, limits)
+        for index, entry in enumerate(raw)
     ]
     names: dict[str, int] = {}
     owners: dict[str, int] = {}
@@ -159,7 +178,7 @@ def is_sensitive(column: str) -> bool:
     return any(word in name for word in SENSITIVE_WORDS)
 
 
-def _parse_policy(raw: Any, where: str, redact_defaults: bool) -> Policy:
+def _parse_policy(raw: Any, where: str, redact_defaults: bool, limits: Limits) -> Policy:
     if not isinstance(raw, Mapping):
         raise AuditError(f"{where} is not a dictionary with a `tables` list: {raw!r}")
     _refuse_unknown(raw, KEYS, where)
@@ -170,6 +189,9 @@ def _parse_policy(raw: Any, where: str, redact_defaults: bool) -> Policy:
     texts = {key: _text(raw, key, where) for key in _TEXTS}
     where_named = f"{where} ({', '.join(lists['tables'])})"
     columns = _columns(raw.get("columns"), where_named)
+    for (key, value), reason in limits.keys.items():
+        if raw.get(key) == value:
+            raise AuditError(f"{where_named}: `{key}: {_yaml(value)}` is not possible here: {reason}")
     if texts["when"] and choices["capture"] == "statement":
         raise AuditError(
             f"{where_named}: `when` looks at single rows, which `capture: statement` does not; remove one of the two"
@@ -178,7 +200,7 @@ def _parse_policy(raw: Any, where: str, redact_defaults: bool) -> Policy:
         name=texts["name"] or ", ".join(lists["tables"]),
         tables=tuple(Pattern.parse(text, where_named) for text in lists["tables"]),
         exclude=tuple(Pattern.parse(text, where_named) for text in lists["exclude"]),
-        operations=_operations(lists["operations"], where_named),
+        operations=_operations(lists["operations"], where_named, limits),
         only=columns["only"],
         excluded_columns=columns["exclude"],
         redact=columns["redact"],
@@ -233,11 +255,18 @@ def _boolean(raw: Mapping[str, Any], key: str, where: str) -> bool:
     return value
 
 
-def _operations(wanted: Sequence[str], where: str) -> tuple[str, ...]:
+def _yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _operations(wanted: Sequence[str], where: str, limits: Limits) -> tuple[str, ...]:
     for operation in wanted:
         if operation not in OPERATIONS:
             raise AuditError(f"{where}: unknown operation {operation!r}; known: {', '.join(OPERATIONS)}")
-    return tuple(operation for operation in OPERATIONS if not wanted or operation in wanted)
+        if operation in limits.operations:
+            raise AuditError(f"{where}: `operations` lists {operation}: {limits.operations[operation]}")
+    known = (operation for operation in OPERATIONS if operation not in limits.operations)
+    return tuple(operation for operation in known if not wanted or operation in wanted)
 
 
 def _columns(raw: Any, where: str) -> dict[str, tuple[str, ...]]:

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._core.errors import AuditError
-from .._core.plan import Plan, Transaction
-from .session import Session
+from .._core.plan import Failure, Plan, Transaction
+
+if TYPE_CHECKING:
+    from .session import Session
 
 # The loop runs in the server, so that a thousand tables cost as many round trips as one. Each unit is committed on
 # its own and holds its locks only that long; one that cannot get a lock leaves its table exactly as it was.
@@ -58,36 +58,14 @@ $dbfleet$
 """
 
 _LOCK_STATES = ("55P03", "40P01")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A transaction that the server refused; its table is as it was before."""
-
-    subject: str
-    sqlstate: str
-    message: str
-
-    def explain(self) -> str:
-        """Return the failure as a person reads it in the result."""
-        if self.sqlstate in _LOCK_STATES:
-            return (
-                "locked by another session or a prepared transaction (pg_locks, pg_prepared_xacts) "
-                "for longer than lock_timeout, lock_retries times over"
-            )
-        return self.message
-
-
-def statements(plan: Plan, session: Session) -> list[str]:
-    """Return the plan as SQL text, statement by statement, exactly as :func:`apply` sends it."""
-    return [step.statement.render(session).strip() for step in plan.steps()]
+_LOCKED = (
+    "locked by another session or a prepared transaction (pg_locks, pg_prepared_xacts) "
+    "for longer than lock_timeout, lock_retries times over"
+)
 
 
 def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) -> list[Failure]:
-    """Execute the plan; return the transactions that failed.
-
-    :raises AuditError: when a transaction that the rest builds on fails, with what the server said.
-    """
+    """Execute the plan; return the transactions that failed, without those that a failed required one kept back."""
     units = [_unit(transaction, session) for transaction in plan.transactions if transaction.steps]
     document = {
         "units": units,
@@ -95,12 +73,12 @@ def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) 
         "lock_timeout": f"{int(lock_timeout * 1000)}ms",
         "lock_retries": lock_retries,
     }
-    failures = [Failure(**entry) for entry in session.run_block(_APPLY, "dbfleet.plan", document, "dbfleet.failures")]
-    required = {transaction.subject for transaction in plan.transactions if transaction.required}
-    for failure in failures:
-        if failure.subject in required:
-            raise AuditError(f"{session.database}: {failure.subject}: {failure.explain()}; nothing was changed")
-    return failures
+    return [failure(**entry) for entry in session.run_block(_APPLY, "dbfleet.plan", document, "dbfleet.failures")]
+
+
+def failure(subject: str, sqlstate: str, message: str) -> Failure:
+    """Return what a block in the server reports as a failure."""
+    return Failure(subject, sqlstate, _LOCKED if sqlstate in _LOCK_STATES else message)
 
 
 def _unit(transaction: Transaction, session: Session) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .._core.plan import Failure
 from .._core.sql import Identifier, Verbatim, sql
-from .apply import Failure
+from .apply import failure
 from .session import Session
 from .trigger import Trigger
 
@@ -93,7 +94,7 @@ def refused_conditions(triggers: Sequence[Trigger], session: Session) -> list[Fa
     hidden_domain = sql(HIDDEN_DOMAIN, relation=sql("'pg_temp.dbfleet_audit_try'::regclass"))
     block = sql(_TRY, hidden_domain=hidden_domain).render(session)
     refused = session.run_block(block, "dbfleet.trials", trials, "dbfleet.refused")
-    first = {entry["subject"]: Failure(**entry) for entry in reversed(refused)}
+    first = {entry["subject"]: failure(**entry) for entry in reversed(refused)}
     return [first[subject] for subject in dict.fromkeys(entry["subject"] for entry in refused)]
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from .._core.policy import Policy
 from .._core.sql import Identifier, Literal, Sql, sql
+from .._core.verification import Problem
 from .capture import capture_name
 from .session import Session
 
@@ -93,15 +93,6 @@ _TRANSITIONS = {
     "update": "OLD TABLE AS old_rows NEW TABLE AS new_rows",
     "delete": "OLD TABLE AS old_rows",
 }
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is not as it has to be."""
-
-    type: str
-    detail: str
-    table: str | None = None
 
 
 def self_test(session: Session, schema: str, policies: Sequence[Policy]) -> list[Problem]:

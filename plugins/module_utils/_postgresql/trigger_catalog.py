@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .._core.policy_versions import StoredPolicy
 from .session import Session
 
 #: The columns that identify a row: the primary key, else the replica identity, else the smallest unique key.
@@ -144,17 +145,6 @@ class PgTable:
     @property
     def title(self) -> str:
         return f"{self.schema}.{self.name}"
-
-
-@dataclass(frozen=True)
-class StoredPolicy:
-    """A version of a policy as the trail keeps it."""
-
-    policy_id: int
-    name: str
-    position: int
-    definition: dict[str, Any]
-    current: bool
 
 
 def read_tables(session: Session, schema: str) -> dict[tuple[str, str], PgTable]:

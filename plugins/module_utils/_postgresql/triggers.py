@@ -6,15 +6,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
+from .._core.rollout import TriggerOptions, TriggerPlan, unmatched_exemptions
 from .._core.selection import Selection, select
 from .._core.sql import Identifier, Literal, Quoter, sql
 from .capture import capture_name, is_capture
 from .ddl_functions import rollout_lock
-from .policy_versions import TriggerCatalog, TriggerOptions, plan_policies
+from .policy_versions import TriggerCatalog, plan_policies
 from .trigger import Trigger, wanted_triggers
 from .trigger_catalog import CONDITION_DIGEST, PgTable
 
@@ -30,18 +29,6 @@ WHERE t.tgrelid = {table}::regclass AND t.tgname = {trigger}
 ON CONFLICT (object) DO UPDATE
   SET source_digest = excluded.source_digest, server_digest = excluded.server_digest
 """
-
-
-@dataclass
-class TriggerPlan:
-    """The plan, and what a person wants to know about it."""
-
-    plan: Plan
-    selection: Selection
-    warnings: list[str] = field(default_factory=list)
-    limitations: list[str] = field(default_factory=list)
-    #: Triggers with a condition of the user's that are about to be made, to be tried out first.
-    conditional: list[Trigger] = field(default_factory=list)
 
 
 def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, quoter: Quoter) -> TriggerPlan:
@@ -166,12 +153,7 @@ def _refuse_statement_capture(selection: Selection, catalog: TriggerCatalog, dat
 
 
 def _warnings(options: TriggerOptions, selection: Selection, catalog: TriggerCatalog) -> list[str]:
-    exempted = list(selection.exempted.values())
-    warnings = [
-        f"exception {exemption.pattern.text!r} matches no table: correct it, or take it off the list"
-        for exemption in options.exemptions
-        if exemption not in exempted
-    ]
+    warnings = unmatched_exemptions(options, selection)
     for key in selection.policies:
         table = catalog.tables[key]
         if table.persistence == "u":
