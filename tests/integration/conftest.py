@@ -1,9 +1,11 @@
 # Copyright: dbfleet.audit contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Fixtures: real PostgreSQL servers, fresh databases on them, modules and playbooks run as Ansible runs them.
+"""Fixtures: real servers, fresh databases on them, modules and playbooks run as Ansible runs them.
 
-Servers are shared by all tests of a run, pytest-xdist's workers included, so tests use databases and roles of their
-own and leave server-wide settings alone; a test that needs a server to itself takes ``new_server``.
+Servers are shared by the tests of a run, pytest-xdist's workers included, so tests use databases and roles of their
+own and leave server-wide settings alone; a test that needs a server to itself takes ``new_server`` or
+``new_mysql_server``. A MariaDB or MySQL server has one audit trail, so there each worker has a server to itself; or
+all tests run on the server that DBFLEET_TEST_MYSQL describes, {"host": ..., "port": ..., "user": ..., "password": ...}.
 """
 
 from __future__ import annotations
@@ -20,12 +22,16 @@ import pytest
 import running
 from auditing import trail_database
 from databases import Database
-from local_postgresql import STATE_FILE, LocalPostgresql, standby_of
+from local_mysql import LocalMysql
+from local_postgresql import LocalPostgresql, standby_of
+from local_server import STATE_FILE, LocalServer, Settings
+from mysql_databases import ExternalMysql, MysqlServer, Schema
 
 # Nothing here has to survive a power cut.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": 200}
 
 ServerFactory = t.Callable[..., LocalPostgresql]
+Server = t.TypeVar("Server", bound=LocalServer)
 
 
 def run_owner() -> int:
@@ -38,7 +44,9 @@ def server_directories() -> str:
     return os.path.join(tempfile.gettempdir(), f"dbfleet-tests-{os.getuid()}-{run_owner()}-")
 
 
-def shared_server(name: str, make: ServerFactory, **settings: object) -> LocalPostgresql:
+def shared_server(
+    name: str, kind: type[Server], settings: Settings | None = None, make: t.Callable[..., Server] | None = None
+) -> Server:
     """Return the run's server of that name; whoever asks first makes it."""
     directory = pathlib.Path(server_directories() + name)
     directory.mkdir(exist_ok=True)
@@ -48,8 +56,8 @@ def shared_server(name: str, make: ServerFactory, **settings: object) -> LocalPo
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         if (directory / STATE_FILE).exists():
-            return LocalPostgresql.load(directory)
-        return make(directory, settings={**FAST, **settings}, while_pid=run_owner())
+            return kind.load(directory)
+        return (make or kind.create)(directory, settings=settings, while_pid=run_owner())
     finally:
         os.close(handle)
 
@@ -59,19 +67,36 @@ def pytest_unconfigure() -> None:
     if run_owner() == os.getpid():
         # A standby goes before its primary, which would wait for it.
         for state in sorted(glob.glob(f"{server_directories()}*/{STATE_FILE}"), reverse=True):
-            LocalPostgresql.load(os.path.dirname(state)).remove()
+            directory = os.path.dirname(state)
+            # The names of the fixtures below say which kind it is.
+            kind = LocalMysql if "mysql" in os.path.basename(directory) else LocalPostgresql
+            kind.load(directory).remove()
+
+
+def servers_for_one_test(word: str, create: t.Callable[..., Server]) -> t.Iterator[t.Callable[..., Server]]:
+    """Give a function that makes servers, and remove them afterwards; what it is given goes to ``create``."""
+    servers: list[Server] = []
+
+    def make(*arguments: t.Any, **options: t.Any) -> Server:
+        directory = f"{server_directories()}{os.getpid()}-{word}-{len(servers)}"
+        servers.append(create(directory, *arguments, **options))
+        return servers[-1]
+
+    yield make
+    for server in reversed(servers):
+        server.remove()
 
 
 @pytest.fixture(scope="session")
 def pg() -> LocalPostgresql:
     """Return a plain server."""
-    return shared_server("pg", LocalPostgresql.create)
+    return shared_server("pg", LocalPostgresql, FAST)
 
 
 @pytest.fixture(scope="session")
 def pg_pgaudit() -> LocalPostgresql:
     """Return a server that has pgaudit loaded."""
-    return shared_server("pg_pgaudit", LocalPostgresql.create, shared_preload_libraries="pgaudit")
+    return shared_server("pg_pgaudit", LocalPostgresql, {**FAST, "shared_preload_libraries": "pgaudit"})
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +106,7 @@ def pg_standby(pg: LocalPostgresql) -> LocalPostgresql:
     def make(directory: pathlib.Path, **options: t.Any) -> LocalPostgresql:
         return standby_of(pg, directory, **options)
 
-    return shared_server("pg_standby", make)
+    return shared_server("pg_standby", LocalPostgresql, FAST, make)
 
 
 @pytest.fixture(scope="module")
@@ -96,16 +121,45 @@ def own_server() -> t.Iterator[LocalPostgresql]:
 @pytest.fixture
 def new_server() -> t.Iterator[ServerFactory]:
     """Return a function that makes a server for this test alone: ``new_server(name=value, ...)``."""
-    servers: list[LocalPostgresql] = []
 
-    def make(**settings: object) -> LocalPostgresql:
-        directory = f"{server_directories()}{os.getpid()}-{len(servers)}"
-        servers.append(LocalPostgresql.create(directory, settings={**FAST, **settings}, while_pid=run_owner()))
-        return servers[-1]
+    def create(directory: str, **settings: object) -> LocalPostgresql:
+        return LocalPostgresql.create(directory, settings={**FAST, **settings}, while_pid=run_owner())
 
-    yield make
-    for server in servers:
-        server.remove()
+    yield from servers_for_one_test("pg", create)
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> MysqlServer:
+    """Return the server that DBFLEET_TEST_MYSQL describes; without that, a private one of this worker's."""
+    external = ExternalMysql.from_environment()
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if external and worker:
+        pytest.fail("the server of DBFLEET_TEST_MYSQL has one audit trail: run the tests without -n")
+    return external or shared_server(f"mysql_{worker}", LocalMysql)
+
+
+@pytest.fixture
+def new_mysql_server() -> t.Iterator[t.Callable[..., LocalMysql]]:
+    """Return a function that makes a private server for this test alone: ``new_mysql_server(name=value, ...)``.
+
+    ``new_mysql_server(replica_of=primary, gtid=True, ...)`` makes a replica of one made with ``**PRIMARY``.
+    """
+
+    def create(
+        directory: str, replica_of: LocalMysql | None = None, gtid: bool = True, **settings: object
+    ) -> LocalMysql:
+        if replica_of:
+            return replica_of.replica_of_this(directory, settings, run_owner(), gtid)
+        return LocalMysql.create(directory, settings=settings, while_pid=run_owner())
+
+    yield from servers_for_one_test("mysql", create)
+
+
+@pytest.fixture
+def schema(mysql_server: MysqlServer) -> t.Iterator[Schema]:
+    """Return an empty database on the MariaDB or MySQL server."""
+    with Schema(mysql_server) as made:
+        yield made
 
 
 @pytest.fixture

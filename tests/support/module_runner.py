@@ -22,17 +22,18 @@ _PLUGINS = "ansible_collections.dbfleet.audit.plugins"
 
 #: What a server of forks imports once, so that not every process has to: this, and what all modules build upon.
 PRELOAD = (
-    *("module_runner", "ansible.module_utils.basic", "psycopg2.extras"),
+    *("module_runner", "ansible.module_utils.basic", "psycopg2.extras", "pymysql"),
     *(f"{_PLUGINS}.module_utils._postgresql.{name}" for name in ("trail_removal", "verify")),
 )
 
 
 def run(name: str, arguments: dict[str, t.Any]) -> None:
     """Run the module and leave this process as it does."""
-    # A limit that no server here reaches can be moved: {"session.MINIMUM_VERSION": 990000}.
+    # A limit that no server here reaches can be moved: {"session.MINIMUM_VERSION": 990000}, which is _postgresql's,
+    # or with the engine's name: {"_mysql.session.MINIMUM_MARIADB": 990000}.
     for path, value in arguments.pop("_constants", {}).items():
-        module, constant = path.split(".")
-        setattr(importlib.import_module(f"{_PLUGINS}.module_utils._postgresql.{module}"), constant, value)
+        engine, module, constant = path.split(".") if path.count(".") == 2 else ("_postgresql", *path.split("."))
+        setattr(importlib.import_module(f"{_PLUGINS}.module_utils.{engine}.{module}"), constant, value)
     with patch_module_args(arguments):
         runpy.run_module(f"{_PLUGINS}.modules.{name}", run_name="__main__", alter_sys=True)
 

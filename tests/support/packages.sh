@@ -12,6 +12,12 @@ missing_packages() {
     else
         [ -e "$("$bin/pg_config" --pkglibdir 2>/dev/null || echo "${bin%/bin}/lib")/pgaudit.so" ] || echo pgaudit
     fi
+    if [ "$target" = tests ] || [ "$target" = demo ]; then
+        mysql_server >/dev/null || echo mariadb-server
+    fi
+    if [ "$target" = demo ]; then
+        type -P sysbench >/dev/null || echo sysbench
+    fi
     if [ "$target" = tests ] || [ "$target" = molecule ]; then
         type -P git >/dev/null || echo git
         type -P shellcheck >/dev/null || echo shellcheck
@@ -38,6 +44,13 @@ missing_for_containers() {
 newest_postgresql() {
     # shellcheck disable=SC2012 # names of this directory are numbers
     ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1
+}
+
+# Prints the path of a MariaDB or MySQL server program; fails when there is none.
+mysql_server() {
+    # Programs of servers are not on everybody's path; these are the places of Debian's, Red Hat's and Oracle's packages.
+    local PATH=$PATH:/usr/sbin:/usr/local/sbin:/usr/libexec:/usr/local/mysql/bin
+    type -P mariadbd || type -P mysqld
 }
 
 as_root() {
@@ -68,8 +81,58 @@ without_a_cluster() {
     return "$status"
 }
 
+# The MariaDB package would start a server, now and after every boot. Nobody asked for the one, nor for the other.
+without_a_mysql_service() {
+    local status=0
+    if ! policy_denies mariadb; then
+        lay_policy_aside
+        as_root tee "$POLICY" <<<"#!/bin/sh
+# $POLICY_MARK
+case \$* in *mariadb* | *mysql*) exit 101 ;; esac
+[ ! -x $POLICY_ASIDE ] || exec $POLICY_ASIDE \"\$@\"" >/dev/null
+        as_root chmod 755 "$POLICY"
+    fi
+    # Its trap puts the machine's policy back when this script is interrupted, or when apt_get gives up.
+    (
+        trap restore_policy EXIT
+        trap 'exit 130' INT TERM HUP
+        "$@"
+    ) || status=$?
+    # What starts services at boot need not run at this moment for this, nor be systemd.
+    if type -P systemctl >/dev/null; then
+        as_root systemctl --quiet disable mariadb.service >>"$DBFLEET_CACHE/apt.log" 2>&1 || true
+    fi
+    as_root update-rc.d mariadb disable >>"$DBFLEET_CACHE/apt.log" 2>&1 || true
+    return "$status"
+}
+
+# /usr/sbin/policy-rc.d is how Debian's packages ask whether they may start a service, whatever starts services here.
+POLICY=/usr/sbin/policy-rc.d
+POLICY_ASIDE=$POLICY.before-dbfleet-audit
+POLICY_MARK="Of the set-up of dbfleet.audit, until its installation is done."
+
+policy_denies() {
+    local status=0
+    [ -x "$POLICY" ] || return 1
+    "$POLICY" "$1" start >/dev/null 2>&1 </dev/null || status=$?
+    [ "$status" = 101 ]
+}
+
+lay_policy_aside() {
+    [ ! -e "$POLICY" ] || as_root mv "$POLICY" "$POLICY_ASIDE"
+}
+
+# Also after a set-up that was killed before it could do this.
+restore_policy() {
+    if grep -qsF "$POLICY_MARK" "$POLICY"; then
+        as_root rm "$POLICY"
+    fi
+    [ ! -e "$POLICY_ASIDE" ] || as_root mv "$POLICY_ASIDE" "$POLICY"
+}
+
 install_packages() {
-    local wanted
+    local wanted services=()
+    restore_policy
     wanted=$(missing_packages "$1" | sort -u | tr '\n' ' ')
     [ -n "$wanted" ] || return 0
     type -P apt-get >/dev/null || die "missing here: $wanted(set-up installs packages on Debian and Ubuntu only)"
@@ -78,8 +141,9 @@ install_packages() {
     if [[ $wanted == *pgaudit* ]]; then
         wanted=${wanted/pgaudit/postgresql-$(postgresql_major)-pgaudit}
     fi
+    [[ $wanted != *mariadb-server* ]] || services=(without_a_mysql_service)
     # shellcheck disable=SC2086 # a list of names
-    without_a_cluster apt_get install --no-install-recommends --no-upgrade $wanted
+    without_a_cluster "${services[@]}" apt_get install --no-install-recommends --no-upgrade $wanted
 }
 
 # Prints the major version whose programs are here, or would be after the installation of 'postgresql'.
