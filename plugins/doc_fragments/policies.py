@@ -28,6 +28,8 @@ options:
       - C(classification), C(retention) (text) and C(tags) (list) are kept with the policy.
       - C(auto_attach) (bool) audits a table that is created later in the transaction that creates it, if the policy is
         the one that matches it. C(audit.add_table()) does the same for one table, whatever the policy says here.
+      - On MariaDB and MySQL a database is the schema of a pattern, and what those servers cannot do is refused with
+        the reason: the operation V(truncate), C(capture) V(statement), C(auto_attach).
     type: list
     elements: dict
     default: []

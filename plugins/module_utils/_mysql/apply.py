@@ -1,0 +1,104 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Carries out a plan in the server: many statements a round trip, lock timeouts, retries."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .._core.plan import Failure, Plan
+
+if TYPE_CHECKING:
+    from .session import Session
+
+# Error numbers of MySQL and MariaDB: lock wait timeout, deadlock, lock not available at once.
+_LOCK_ERRORS = (1205, 1213, 3572)
+_LOCKED = (
+    "locked by another session (performance_schema.metadata_locks, or SHOW FULL PROCESSLIST) "
+    "for longer than lock_timeout, lock_retries times over"
+)
+
+#: Bytes of SQL that go to the server at once: well below the smallest max_allowed_packet in use.
+BATCH = 512 * 1024
+
+_TIMEOUTS = "SET SESSION lock_wait_timeout = {seconds}, innodb_lock_wait_timeout = {seconds}"
+
+
+@dataclass(frozen=True)
+class _Unit:
+    subject: str
+    required: bool
+    statements: list[str]
+
+    @property
+    def size(self) -> int:
+        return sum(len(statement.encode()) for statement in self.statements)
+
+
+def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) -> list[Failure]:
+    """Execute the plan; return the transactions that failed, without those that a failed required one kept back.
+
+    There are no transactions around DDL here: what a unit needs to be whole, it locks by its own statements. A failure
+    ends the batch in the server, so that a round trip more is needed for each, and for nothing else.
+    """
+    session.execute(_TIMEOUTS.format(seconds=max(1, math.ceil(lock_timeout))))
+    units = [
+        _Unit(
+            transaction.subject,
+            transaction.required,
+            [step.statement.render(session).strip() for step in transaction.steps],
+        )
+        for transaction in plan.transactions
+        if transaction.steps
+    ]
+    failures: list[Failure] = []
+    attempt = 0
+    while units:
+        batch = _batch(units)
+        failed = _execute(batch, session)
+        if failed is None:
+            units, attempt = units[len(batch) :], 0
+            continue
+        attempt = attempt + 1 if failed == 0 else 1
+        units = units[failed:]
+        if session.error.args[0] in _LOCK_ERRORS and attempt <= lock_retries:
+            time.sleep(min(0.2 * attempt, 2))
+            continue
+        unit, units, attempt = units[0], units[1:], 0
+        failures.append(_failure(unit, session))
+        if unit.required:
+            break
+    return failures
+
+
+def _batch(units: list[_Unit]) -> list[_Unit]:
+    size = 0
+    for number, unit in enumerate(units):
+        size += unit.size
+        if number and size > BATCH:
+            return units[:number]
+    return units
+
+
+def _execute(batch: list[_Unit], session: Session) -> int | None:
+    """Execute units in one round trip; return the index of the one that failed, if any."""
+    owners = [index for index, unit in enumerate(batch) for _statement in unit.statements]
+    # Alone, a statement's error would be raised; the no-op keeps it in our hands.
+    statements = [statement for unit in batch for statement in unit.statements]
+    done = session.execute_many([*statements, "DO 0"])
+    if session.error is None:
+        return None
+    error = session.error
+    session.execute("UNLOCK TABLES")
+    session.error = error
+    return owners[done]
+
+
+def _failure(unit: _Unit, session: Session) -> Failure:
+    number, message = (*session.error.args, "")[:2]
+    return Failure(unit.subject, str(number), _LOCKED if number in _LOCK_ERRORS else f"{message} ({number})")

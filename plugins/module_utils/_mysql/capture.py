@@ -1,0 +1,263 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The body of a capture trigger: written out for one table, one operation and one policy.
+
+A trigger here can name columns and nothing else, so that a body is made for the columns that the table has; when they
+change, the next rollout replaces it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .._core.policy import Policy, is_sensitive
+from .._core.sql import Identifier, Joined, Literal, Sql, Verbatim, sql
+from .column import Column
+from .text import text
+
+#: SIGNAL takes no more characters than this.
+_MESSAGE_LENGTH = 128
+
+# The time of the change, whatever SET timestamp has made of the session's clock: SYSDATE() follows the machine's.
+CHANGED_AT = "UTC_TIMESTAMP(6) + INTERVAL TIMESTAMPDIFF(MICROSECOND, NOW(6), SYSDATE(6)) MICROSECOND"
+
+# CURRENT_USER() is the definer here. A user's name may hold an @, a host's cannot.
+CLIENT_HOST = "SUBSTRING_INDEX(USER(), '@', -1)"
+DB_USER = f"LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH({CLIENT_HOST}) - 1)"
+
+_BODY = """BEGIN{declarations}
+  IF {condition} THEN{context}{require}
+    INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, schema_name, table_name, record_id,
+      old_values, new_values, changed_columns, changed_by, db_user, client_ip, application_name, context, policy_id)
+    VALUES ({changed_at},
+      v_transaction, {action}, {schema_name}, {table_name}, {record_id},
+      {old_values},
+      {new_values},
+      {changed_columns},
+      COALESCE(v_user, {db_user}), {db_user}, COALESCE(v_client, {client_host}), v_application, v_context, {policy_id});
+  END IF;
+END"""
+
+_DECLARATIONS = """
+  DECLARE v_context LONGTEXT CHARACTER SET utf8mb4;
+  DECLARE v_user, v_client, v_application, v_transaction TEXT CHARACTER SET utf8mb4;"""
+
+_CHANGED = """
+  DECLARE v_changed LONGTEXT CHARACTER SET utf8mb4 DEFAULT CONCAT_WS(', ',
+    {columns});"""
+
+# A session that sets no context pays for two looks at a variable.
+_CONTEXT = """
+    IF COALESCE(@audit_user, @audit_context) IS NOT NULL THEN
+      SET v_context = {schema}.current_context(),
+        v_user = JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.user')),
+        v_client = JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.ip_address')),
+        v_application = JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.application_name')),
+        v_transaction = JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.transaction_id')),
+        v_context = NULLIF(CAST(JSON_REMOVE(v_context, '$.user', '$.ip_address', '$.application_name',
+          '$.transaction_id') AS CHAR), '{}');
+    END IF;"""
+
+_REQUIRE = """
+    IF {missing} THEN
+      SIGNAL SQLSTATE '{state}' SET MESSAGE_TEXT = {message};
+    END IF;"""
+
+# The write goes through, and that its record is missing is itself on record.
+_WARN = """
+  DECLARE EXIT HANDLER FOR SQLEXCEPTION
+  BEGIN
+    DECLARE v_code INT;
+    DECLARE v_message TEXT CHARACTER SET utf8mb4;
+    DECLARE EXIT HANDLER FOR SQLEXCEPTION
+      SIGNAL SQLSTATE '01000' SET MESSAGE_TEXT = {nothing};
+    GET {stacked}DIAGNOSTICS CONDITION 1 v_code = MYSQL_ERRNO, v_message = MESSAGE_TEXT;
+    INSERT INTO {schema}.audit_log_data (changed_at, action, schema_name, table_name, new_values, changed_by, db_user,
+      client_ip, policy_id)
+    VALUES ({changed_at}, 'EVENT', {schema_name}, {table_name},
+      JSON_OBJECT('event', 'audit_failure', 'operation', {action}, 'code', v_code + 0, 'error', v_message),
+      {db_user}, {db_user}, {client_host}, {policy_id});
+    SIGNAL SQLSTATE '01000' SET MESSAGE_TEXT = {failed};
+  END;"""
+
+# Above it, a value is recorded as its size and digest: an image has to fit into one packet, whatever escapes it needs.
+_LIMIT = "@@max_allowed_packet DIV {share}"
+
+_WITH_OMISSIONS = """IF({any_large},
+        JSON_MERGE_PATCH({image}, CONCAT('{', CONCAT_WS(', ', {omissions}), '}')),
+        {image})"""
+
+_VARIABLES = {"changed_by": "v_user", "user": "v_user", "client_ip": "v_client", "ip_address": "v_client"}
+_ROWS = {"insert": ("NEW",), "update": ("OLD", "NEW"), "delete": ("OLD",)}
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What a body is made of.
+
+    :ivar key: the columns that identify a row, in the order of the key; empty where the table has none.
+    """
+
+    schema: str
+    table: tuple[str, str]
+    columns: Sequence[Column]
+    key: Sequence[Column]
+    policy: Policy
+    policy_id: int
+    is_mariadb: bool
+
+    def body(self, operation: str) -> Sql:
+        """Return the trigger's body."""
+        places = self._places(operation)
+        return sql(
+            _BODY,
+            declarations=Joined("", tuple(self._declarations(operation, places))),
+            condition=self._condition(operation),
+            context=sql(_CONTEXT, **places),
+            require=self._require(operation),
+            record_id=self._record_id("OLD" if operation == "delete" else "NEW"),
+            old_values=self._image("OLD") if operation != "insert" else sql("NULL"),
+            new_values=self._new_values(operation),
+            changed_columns=sql("CONCAT('[', v_changed, ']')" if operation == "update" else "NULL"),
+            **places,
+        )
+
+    def masked(self, column: Column) -> str:
+        """Return `redact`, `hash`, or an empty text."""
+        if column.name in self.policy.hash:
+            return "hash"
+        by_name = self.policy.redact_defaults and is_sensitive(column.name)
+        return "redact" if by_name or column.name in self.policy.redact else ""
+
+    def _recorded(self) -> list[Column]:
+        if self.policy.only:
+            return [column for column in self.columns if column.name in self.policy.only]
+        return [column for column in self.columns if column.name not in self.policy.excluded_columns]
+
+    def _places(self, operation: str) -> dict[str, Any]:
+        return {
+            "schema": Identifier.of(self.schema),
+            "action": Literal(operation.upper()),
+            "schema_name": text(self.table[0]),
+            "table_name": text(self.table[1]),
+            "policy_id": Literal(self.policy_id),
+            "changed_at": sql(CHANGED_AT),
+            "client_host": sql(CLIENT_HOST),
+            "db_user": sql(DB_USER),
+        }
+
+    def _declarations(self, operation: str, places: dict[str, Any]) -> list[Sql]:
+        declarations = [sql(_DECLARATIONS)]
+        if operation == "update":
+            names = tuple(
+                sql("IF({same}, NULL, {name})", same=column.same(), name=column.quoted_key())
+                for column in self._recorded()
+            )
+            declarations.append(sql(_CHANGED, columns=Joined(",\n    ", names or (sql("NULL"),))))
+        if self.policy.on_failure == "warn":
+            what = f"audit: {operation.upper()} on {'.'.join(self.table)} was not recorded"
+            messages = {"failed": _message(what), "nothing": _message(f"{what}, nor could the failure be")}
+            stacked = sql("" if self.is_mariadb else "STACKED ")
+            declarations.append(sql(_WARN, stacked=stacked, **messages, **places))
+        return declarations
+
+    def _condition(self, operation: str) -> Sql:
+        tests = [sql("({text})", text=Verbatim(self.policy.when))] if self.policy.when else []
+        if operation == "update":
+            tests.append(sql("v_changed <> ''"))
+        return sql("{tests}", tests=Joined(" AND ", tuple(tests))) if tests else sql("TRUE")
+
+    def _require(self, operation: str) -> Sql:
+        keys = self.policy.require_context
+        if not keys:
+            return sql("")
+        missing = tuple(
+            sql(f"{_VARIABLES[key]} IS NULL")
+            if key in _VARIABLES
+            else sql("JSON_VALUE(v_context, {path}) IS NULL", path=Literal(f"$.{key}"))
+            for key in keys
+        )
+        return sql(
+            _REQUIRE,
+            missing=Joined(" OR ", missing),
+            state=sql("01000" if self.policy.on_failure == "warn" else "45000"),
+            message=_message(
+                f"audit: {operation.upper()} on {'.'.join(self.table)} needs {', '.join(keys)}: "
+                f"CALL {self.schema}.set_context(...)"
+            ),
+        )
+
+    def _record_id(self, row: str) -> Sql:
+        if not self.key:
+            return sql("NULL")
+        if len(self.key) == 1:
+            return self.key[0].text_value(row)
+        return sql("JSON_ARRAY({values})", values=Joined(", ", tuple(column.value(row) for column in self.key)))
+
+    def _new_values(self, operation: str) -> Sql:
+        if operation == "delete":
+            return sql("NULL")
+        if operation == "update" and self.policy.update_image == "changed":
+            return self._changed_image()
+        return self._image("NEW")
+
+    def _stored(self, column: Column, row: str) -> Sql:
+        """Return what a record holds of a column."""
+        masked = self.masked(column)
+        if masked == "redact":
+            return sql("'[REDACTED]'")
+        if masked == "hash":
+            return sql(
+                "{schema}.keyed_digest({value})", schema=Identifier.of(self.schema), value=column.text_value(row)
+            )
+        if column.is_long:
+            return column.value(row, unless=self._large(column, row))
+        return column.value(row)
+
+    def _large(self, column: Column, row: str) -> Sql:
+        long = sum(column.is_long for column in self._recorded())
+        limit = sql(_LIMIT, share=Literal(8 * max(2, long)))
+        return sql("COALESCE({size}, 0) > {limit}", size=column.size(row), limit=limit)
+
+    def _image(self, row: str) -> Sql:
+        columns = self._recorded()
+        pairs = tuple(sql("{name}, {value}", name=column.key(), value=self._stored(column, row)) for column in columns)
+        image = sql("JSON_OBJECT({pairs})", pairs=Joined(", ", pairs))
+        long = [column for column in columns if column.is_long and not self.masked(column)]
+        if not long:
+            return image
+        omissions = tuple(
+            sql(
+                "IF({large}, CONCAT({name}, {omission}), NULL)",
+                large=self._large(column, row),
+                name=column.quoted_key(": "),
+                omission=column.omission(row),
+            )
+            for column in long
+        )
+        return sql(
+            _WITH_OMISSIONS,
+            any_large=Joined(" OR ", tuple(self._large(column, row) for column in long)),
+            image=image,
+            omissions=Joined(", ", omissions),
+        )
+
+    def _changed_image(self) -> Sql:
+        parts = tuple(
+            sql(
+                "IF({same}, NULL, CONCAT({name}, JSON_EXTRACT(JSON_ARRAY({value}), '$[0]')))",
+                same=column.same(),
+                name=column.quoted_key(": "),
+                value=self._stored(column, "NEW"),
+            )
+            for column in self._recorded()
+        )
+        return sql("CONCAT('{', CONCAT_WS(', ', {parts}), '}')", parts=Joined(",\n        ", parts))
+
+
+def _message(words: str) -> Sql:
+    return text(words[:_MESSAGE_LENGTH])

@@ -1,0 +1,249 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The routines that every trail has, whatever its policies. ``{schema}`` is the trail's database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .._core.sql import Identifier, sql
+from .accounts import OWNER, Account
+from .capture import CHANGED_AT, CLIENT_HOST, DB_USER
+from .partition_plan import partition_statement
+from .routine import Routine, verbatim
+from .trail_tables import LOG
+
+_TEXT = "LONGTEXT CHARACTER SET utf8mb4"
+
+# Never raises: what an application put into its variables must not break its writes. What cannot be read is named
+# under "unreadable", so that it does not go unnoticed either.
+_CURRENT_CONTEXT = """
+BEGIN
+  DECLARE v_text LONGTEXT CHARACTER SET utf8mb4;
+  DECLARE v_context LONGTEXT CHARACTER SET utf8mb4 DEFAULT '{}';
+  DECLARE v_user TEXT CHARACTER SET utf8mb4;
+  DECLARE EXIT HANDLER FOR SQLEXCEPTION RETURN '{"unreadable": ["@audit_context"]}';
+  SET v_text = NULLIF(CONVERT(@audit_context USING utf8mb4), '');
+  IF OCTET_LENGTH(v_text) <= 65536 AND JSON_VALID(v_text) THEN
+    IF JSON_TYPE(v_text) = 'OBJECT' THEN
+      SET v_context = {schema}.snake_case(v_text);
+    ELSEIF JSON_TYPE(v_text) IN ('STRING', 'INTEGER') THEN
+      SET v_user = JSON_UNQUOTE(v_text);
+    ELSE
+      SET v_context = '{"unreadable": ["@audit_context"]}';
+    END IF;
+  ELSEIF v_text IS NOT NULL THEN
+    SET v_context = '{"unreadable": ["@audit_context"]}';
+  END IF;
+  SET v_user = COALESCE(NULLIF(CONVERT(@audit_user USING utf8mb4), ''), v_user,
+    JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.user')), JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.user_id')),
+    JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.username')), JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.sub')),
+    JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.user_email')), JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.email')),
+    JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.id')));
+  SET v_context = JSON_REMOVE(v_context, '$.user');
+  IF v_user <> '' THEN
+    SET v_context = JSON_SET(v_context, '$.user', LEFT(v_user, 500));
+  END IF;
+  IF @audit_transaction IS NOT NULL AND JSON_EXTRACT(v_context, '$.transaction_id') IS NULL THEN
+    SET v_context = JSON_SET(v_context, '$.transaction_id', LEFT(CONVERT(@audit_transaction USING utf8mb4), 64));
+  END IF;
+  RETURN {schema}.fitting(v_context);
+END
+"""
+
+# The columns of the log that a context can fill are no longer than this.
+_FITTING = """
+BEGIN
+  IF CHAR_LENGTH(JSON_UNQUOTE(JSON_EXTRACT(context, '$.ip_address'))) > 255 THEN
+    SET context = JSON_SET(context, '$.ip_address', LEFT(JSON_UNQUOTE(JSON_EXTRACT(context, '$.ip_address')), 255));
+  END IF;
+  IF CHAR_LENGTH(JSON_UNQUOTE(JSON_EXTRACT(context, '$.application_name'))) > 255 THEN
+    SET context = JSON_SET(context, '$.application_name',
+      LEFT(JSON_UNQUOTE(JSON_EXTRACT(context, '$.application_name')), 255));
+  END IF;
+  IF CHAR_LENGTH(JSON_UNQUOTE(JSON_EXTRACT(context, '$.transaction_id'))) > 64 THEN
+    SET context = JSON_SET(context, '$.transaction_id',
+      LEFT(JSON_UNQUOTE(JSON_EXTRACT(context, '$.transaction_id')), 64));
+  END IF;
+  RETURN context;
+END
+"""
+
+# userId becomes user_id; a key without a value says nothing.
+_SNAKE_CASE = """
+BEGIN
+  DECLARE v_keys LONGTEXT CHARACTER SET utf8mb4 DEFAULT JSON_KEYS(value);
+  DECLARE v_result LONGTEXT CHARACTER SET utf8mb4 DEFAULT '{}';
+  DECLARE v_key TEXT CHARACTER SET utf8mb4;
+  DECLARE v_number INT DEFAULT 0;
+  WHILE v_number < JSON_LENGTH(v_keys) DO
+    SET v_key = JSON_UNQUOTE(JSON_EXTRACT(v_keys, CONCAT('$[', v_number, ']')));
+    IF JSON_TYPE(JSON_EXTRACT(value, CONCAT('$.', JSON_QUOTE(v_key)))) <> 'NULL' THEN
+      SET v_result = JSON_SET(v_result,
+        CONCAT('$.', JSON_QUOTE(LOWER(REGEXP_REPLACE(v_key, {pattern}, {replacement})))),
+        JSON_EXTRACT(value, CONCAT('$.', JSON_QUOTE(v_key))));
+    END IF;
+    SET v_number = v_number + 1;
+  END WHILE;
+  RETURN v_result;
+END
+"""
+
+# MariaDB's regular expressions are Perl's, MySQL's are those of ICU; a backslash stands for itself in no sql_mode.
+_CAMEL = {
+    "mariadb": ("'(?-i)([a-z0-9])([A-Z])'", "CONCAT(x'5C', '1_', x'5C', '2')"),
+    "mysql": ("'(?-i)([a-z0-9])([A-Z])'", "'$1_$2'"),
+}
+
+_SET_CONTEXT = """
+BEGIN
+  IF context IS NULL THEN
+    SET @audit_context = NULL, @audit_user = NULL, @audit_transaction = NULL;
+  ELSEIF NOT JSON_VALID(context) OR JSON_TYPE(context) <> 'OBJECT' THEN
+    SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'audit: set_context() takes a JSON object such as {"user": "ann"}';
+  ELSEIF OCTET_LENGTH(context) > 65536 THEN
+    SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'audit: set_context() takes 64 kB';
+  ELSE
+    SET @audit_context = context, @audit_user = NULL, @audit_transaction = UUID_SHORT();
+  END IF;
+END
+"""
+
+_LOG_EVENT = """
+BEGIN
+  DECLARE v_context LONGTEXT CHARACTER SET utf8mb4 DEFAULT {schema}.current_context();
+  IF COALESCE(action, '') = '' THEN
+    SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'audit: log_event() needs an action, for example login_failed';
+  ELSEIF OCTET_LENGTH(CONCAT_WS('', action, resource_type, resource_id)) > 2000 OR OCTET_LENGTH(metadata) > 1048576 THEN
+    SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'audit: log_event() takes 2 kB of names and 1 MB of metadata';
+  ELSEIF NOT JSON_VALID(COALESCE(metadata, '{}')) THEN
+    SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'audit: the metadata of log_event() are no JSON';
+  END IF;
+  INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, table_name, record_id, new_values,
+    changed_by, db_user, client_ip, application_name, context)
+  VALUES ({changed_at}, JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.transaction_id')), 'EVENT', resource_type, resource_id,
+    JSON_SET(
+      CASE WHEN JSON_TYPE(COALESCE(metadata, '{}')) = 'OBJECT' THEN COALESCE(metadata, '{}')
+        ELSE JSON_SET('{}', '$.metadata', JSON_EXTRACT(metadata, '$')) END,
+      '$.event', action, '$.success', JSON_EXTRACT(IF(COALESCE(success, TRUE), 'true', 'false'), '$')),
+    COALESCE(JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.user')), {db_user}), {db_user},
+    COALESCE(JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.ip_address')), {client_host}),
+    JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.application_name')),
+    NULLIF(CAST(JSON_REMOVE(v_context, '$.user', '$.ip_address', '$.application_name', '$.transaction_id') AS CHAR),
+      '{}'));
+END
+"""
+
+_KEYED_DIGEST = """
+RETURN (
+  SELECT CONCAT('hmac-sha256:',
+    SHA2(CONCAT(k.outer_pad, UNHEX(SHA2(CONCAT(k.inner_pad, CAST(value AS BINARY)), 256))), 256))
+  FROM {schema}.hash_key AS k
+)
+"""
+
+# JSON_MERGE_PATCH() would take a NULL in the changes for a column that is gone.
+_OVERLAY = """
+BEGIN
+  DECLARE v_keys LONGTEXT CHARACTER SET utf8mb4 DEFAULT JSON_KEYS(changes);
+  DECLARE v_path TEXT CHARACTER SET utf8mb4;
+  DECLARE v_number INT DEFAULT 0;
+  IF JSON_LENGTH(changes) = JSON_LENGTH(image) THEN
+    RETURN changes;
+  END IF;
+  WHILE v_number < JSON_LENGTH(v_keys) DO
+    SET v_path = CONCAT('$.', JSON_EXTRACT(v_keys, CONCAT('$[', v_number, ']')));
+    SET image = JSON_SET(image, v_path, JSON_EXTRACT(changes, v_path)), v_number = v_number + 1;
+  END WHILE;
+  RETURN image;
+END
+"""
+
+# The interval and the number of periods are those that the last rollout asked for.
+_MAINTAIN = """
+BEGIN
+  DECLARE v_period VARCHAR(8) CHARACTER SET utf8mb4;
+  DECLARE v_ahead INT;
+  DECLARE v_wait INT DEFAULT @@session.lock_wait_timeout;
+  DECLARE v_length BIGINT DEFAULT @@session.group_concat_max_len;
+  DECLARE EXIT HANDLER FOR SQLEXCEPTION
+  BEGIN
+    SET SESSION lock_wait_timeout = v_wait, SESSION group_concat_max_len = v_length;
+    DO RELEASE_LOCK('dbfleet.audit');
+    RESIGNAL;
+  END;
+  IF @@global.read_only = 0 THEN
+    IF GET_LOCK('dbfleet.audit', 60) <> 1 THEN
+      SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'audit: no partitions were made: another run is changing this server';
+    END IF;
+    SET SESSION lock_wait_timeout = 2, SESSION group_concat_max_len = 1048576;
+    SELECT s.value INTO v_period FROM {schema}.setting AS s WHERE s.name = 'partition_interval';
+    SELECT s.value INTO v_ahead FROM {schema}.setting AS s WHERE s.name = 'partition_ahead';
+    SET @dbfleet_audit_statement = {statement};
+    IF @dbfleet_audit_statement IS NOT NULL THEN
+      PREPARE dbfleet_audit_maintain FROM @dbfleet_audit_statement;
+      EXECUTE dbfleet_audit_maintain;
+      DEALLOCATE PREPARE dbfleet_audit_maintain;
+    END IF;
+    SET SESSION lock_wait_timeout = v_wait, SESSION group_concat_max_len = v_length;
+    DO RELEASE_LOCK('dbfleet.audit');
+  END IF;
+END
+"""
+
+
+def trail_routines(
+    schema: str, is_mariadb: bool, applications: Sequence[Account], readers: Sequence[Account]
+) -> list[Routine]:
+    """Return the routines of a trail, in the order in which they need each other."""
+    place = {"schema": Identifier.of(schema)}
+    pattern, replacement = _CAMEL["mariadb" if is_mariadb else "mysql"]
+    who = {"changed_at": sql(CHANGED_AT), "client_host": sql(CLIENT_HOST), "db_user": sql(DB_USER)}
+    statement = partition_statement(schema, LOG, sql("v_period"), sql("v_ahead"), sql("at"))
+    return [
+        Routine(
+            "snake_case",
+            sql(_SNAKE_CASE.strip(), pattern=sql(pattern), replacement=sql(replacement)),
+            f"value {_TEXT}",
+            _TEXT,
+        ),
+        Routine("fitting", verbatim(_FITTING), f"context {_TEXT}", _TEXT),
+        Routine("current_context", sql(_CURRENT_CONTEXT.strip(), **place), "", _TEXT),
+        Routine(
+            "set_context",
+            verbatim(_SET_CONTEXT),
+            f"IN context {_TEXT}",
+            executors=tuple(applications),
+        ),
+        Routine(
+            "log_event",
+            sql(_LOG_EVENT.strip(), **who, **place),
+            "IN action TEXT CHARACTER SET utf8mb4, IN resource_type TEXT CHARACTER SET utf8mb4, "
+            f"IN resource_id TEXT CHARACTER SET utf8mb4, IN success BOOLEAN, IN metadata {_TEXT}",
+            access="MODIFIES SQL DATA",
+            executors=tuple(applications),
+        ),
+        Routine(
+            "keyed_digest",
+            sql(_KEYED_DIGEST.strip(), **place),
+            f"value {_TEXT}",
+            "TEXT CHARACTER SET utf8mb4",
+            access="READS SQL DATA",
+        ),
+        Routine("overlay", verbatim(_OVERLAY), f"image {_TEXT}, changes {_TEXT}", _TEXT, executors=tuple(readers)),
+        Routine(
+            "maintain_partitions_at",
+            sql(_MAINTAIN.strip(), statement=statement, **place),
+            "IN at DATETIME(6)",
+            access="MODIFIES SQL DATA",
+            definer=OWNER,
+        ),
+        Routine(
+            "maintain_partitions",
+            sql("CALL {schema}.maintain_partitions_at(UTC_TIMESTAMP(6))", **place),
+            access="MODIFIES SQL DATA",
+            definer=OWNER,
+        ),
+    ]

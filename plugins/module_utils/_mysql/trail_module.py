@@ -1,0 +1,52 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Options, planning and results of mysql_audit_trail, shared with verify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._core.plan import Plan
+from . import trail_catalog
+from .accounts import Account
+from .module import MysqlModule
+from .session import Session
+from .trail import plan_trail
+from .trail_options import TrailOptions, limitations
+from .trail_removal import plan_removal
+from .trail_tables import INDEXES
+
+TRAIL_SPEC: dict[str, Any] = {
+    "readers": {"type": "list", "elements": "str", "default": []},
+    "applications": {"type": "list", "elements": "str", "default": []},
+    "indexes": {"type": "list", "elements": "str", "choices": list(INDEXES), "default": ["record"]},
+}
+
+
+def trail_options(params: Mapping[str, Any]) -> TrailOptions:
+    return TrailOptions(
+        params["schema"],
+        tuple(Account.parse(name) for name in params["readers"]),
+        tuple(Account.parse(name) for name in params["applications"]),
+        tuple(params["indexes"]),
+    )
+
+
+def present(module: MysqlModule, session: Session) -> None:
+    options = trail_options(module.params)
+
+    def planner(open_session: Session) -> Plan:
+        catalog = trail_catalog.read(open_session, options.schema)
+        plan = plan_trail(options, catalog, open_session)
+        module.results["limitations"] = limitations(catalog, open_session)
+        return plan
+
+    module.reconcile(session, planner)
+
+
+def absent(module: MysqlModule, session: Session) -> None:
+    schema, drop_log = module.params["schema"], module.params["drop_log"]
+    module.reconcile(session, lambda s: plan_removal(trail_catalog.read(s, schema), drop_log, s))

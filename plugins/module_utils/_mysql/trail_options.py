@@ -1,0 +1,138 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the user asked of the trail, and whether this server can have it: refused before anything is changed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .._core.errors import AuditError
+from .accounts import ACCOUNTS, Account
+from .session import Session
+from .trail_catalog import TrailCatalog, roles_of
+from .trail_tables import LOG, MARK, SEQUENCE, TRAIL_VERSION
+
+#: Who may name somebody else as the definer of a trigger.
+_DEFINER_PRIVILEGES = {"mariadb": ("SET USER", "SUPER"), "mysql": ("SET_ANY_DEFINER", "SET_USER_ID", "SUPER")}
+
+#: Accounts that servers and distributions make for themselves and for whoever runs the server.
+_ADMINISTRATORS = ("root", "mysql", "mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint")
+
+
+@dataclass(frozen=True)
+class TrailOptions:
+    """What the user asked for; field names are the module's options."""
+
+    schema: str
+    readers: tuple[Account, ...]
+    applications: tuple[Account, ...]
+    indexes: tuple[str, ...]
+
+
+def check(options: TrailOptions, catalog: TrailCatalog, session: Session) -> None:
+    """Refuse what is not ours and what is not there, before anything is changed."""
+    _refuse_foreign(catalog)
+    check_login(catalog, session)
+    for account in (*options.readers, *options.applications):
+        if account.grantee not in catalog.accounts:
+            raise AuditError(
+                f"account {account.grantee} does not exist; create it, or take it out of `readers`/`applications`"
+            )
+    for account in options.readers:
+        if account in options.applications:
+            raise AuditError(
+                f"account {account.grantee} is in both `readers` and `applications`; applications must not read the log"
+            )
+
+
+def check_login(catalog: TrailCatalog, session: Session) -> None:
+    """Refuse a server on which records could be backdated, and a login that would fail half way.
+
+    :raises AuditError: with the way out.
+    """
+    if not session.clock_runs:
+        raise AuditError(
+            f"{session.database}: the server runs with --sysdate-is-now, with which any user can backdate its records "
+            "by SET timestamp; take the option out of the server's configuration and restart it"
+        )
+    held = set()
+    for grantee in roles_of(session):
+        held.update((catalog.accounts.get(grantee, {}).get("privileges") or "").split(","))
+    wanted = _DEFINER_PRIVILEGES["mariadb" if session.is_mariadb else "mysql"]
+    if not held.intersection(wanted):
+        raise AuditError(
+            f"{session.database}: the login {session.account} may not make triggers that run as somebody else; give it "
+            f"{wanted[0]} (GRANT {wanted[0]} ON *.* TO ...)"
+        )
+    guarded = session.on("log_bin") and not session.on("log_bin_trust_function_creators")
+    if guarded and "SUPER" not in held:
+        raise AuditError(
+            f"{session.database}: the binary log is on, and the login {session.account} has no SUPER, so that the "
+            "server refuses its triggers (1419); SET GLOBAL log_bin_trust_function_creators = 1 and keep it in the "
+            "configuration, or in the parameter group of a managed service"
+        )
+
+
+def limitations(catalog: TrailCatalog, session: Session) -> list[str]:
+    """Return the guarantees that this server cannot give, in words."""
+    lost = []
+    powerful = sorted(
+        grantee
+        for grantee, row in catalog.accounts.items()
+        if row["powerful"]
+        and _user(grantee) not in _ADMINISTRATORS
+        and grantee != Account.parse(session.account).grantee
+    )
+    by_pattern = {
+        grant.grantee
+        for grant in catalog.grants
+        if grant.name is None and grant.db and re.search(r"(?<!\\)[%_]", grant.db) and not _is_ours(grant.grantee)
+    }
+    powerful += sorted(by_pattern.difference(powerful))
+    if powerful:
+        lost.append(f"accounts whose rights reach every database may change the log as well: {', '.join(powerful)}")
+    if session.variables.get("binlog_format") == "STATEMENT":
+        lost.append(
+            "binlog_format = STATEMENT: a replica repeats the triggers and its records name the replication thread; "
+            "use ROW or MIXED"
+        )
+    return lost
+
+
+def _user(grantee: str) -> str:
+    return Account.parse(grantee).user
+
+
+def _is_ours(grantee: str) -> bool:
+    return any(account.grantee == grantee for account in ACCOUNTS)
+
+
+def _refuse_foreign(catalog: TrailCatalog) -> None:
+    if not catalog.installed:
+        for account, locked in catalog.locked.items():
+            if not locked:
+                raise AuditError(
+                    f"an account {account.grantee} exists that dbfleet.audit did not make; rename it, or hand it over: "
+                    f"ALTER USER {account.grantee} ACCOUNT LOCK"
+                )
+        foreign = sorted(set(catalog.tables) - {SEQUENCE})
+        if foreign:
+            raise AuditError(
+                f"database {catalog.schema!r} exists (holds {', '.join(foreign[:5])}) and is not ours; choose another "
+                "with `schema`, or move it away"
+            )
+        return
+    version = re.fullmatch(rf"{re.escape(MARK)} (\d+)", catalog.tables[LOG]["comment"] or "")
+    if not version:
+        raise AuditError(
+            f"database {catalog.schema!r} has a table {LOG} that dbfleet.audit did not make; choose another database "
+            "with `schema`, or move it away"
+        )
+    if int(version[1]) > TRAIL_VERSION:
+        raise AuditError(
+            f"database {catalog.schema!r} was made by a newer dbfleet.audit (layout {version[1]}, this release knows "
+            f"{TRAIL_VERSION}); update the collection"
+        )

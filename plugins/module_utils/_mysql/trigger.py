@@ -1,0 +1,136 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A trigger of ours: its name tells what is in it, so that another version of it can stand beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .._core.plan import Transaction
+from .._core.sql import Identifier, Quoter, Sql, sql
+from .accounts import WRITER
+from .session import SQL_MODE, Session
+from .text import same_code
+
+PREFIX = "dbfleet_audit_"
+OPERATIONS = ("insert", "update", "delete")
+
+_TRIGGERS = """
+SELECT t.trigger_schema AS `schema`, t.trigger_name AS name, t.event_object_table AS `table`,
+       t.event_manipulation AS event, t.action_timing AS timing, t.definer AS definer, t.sql_mode AS sql_mode,
+       t.action_statement AS body
+FROM information_schema.triggers AS t
+WHERE (t.trigger_name LIKE %(pattern)s OR t.definer = %(writer)s) AND {which}
+ORDER BY t.created, t.trigger_name
+"""
+
+_CREATE = """
+CREATE DEFINER = {definer} TRIGGER {trigger}
+  {timing} {event} ON {table}
+  FOR EACH ROW {body}
+"""
+
+
+@dataclass(frozen=True)
+class CurrentTrigger:
+    """A trigger as the catalogue shows it."""
+
+    schema: str
+    name: str
+    table: str
+    event: str
+    timing: str
+    definer: str
+    sql_mode: str
+    body: str
+
+
+#: Our triggers by schema, table, timing and event.
+Slots = dict[tuple[str, str, str, str], list[CurrentTrigger]]
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """One trigger as we want it."""
+
+    table: tuple[str, str]
+    timing: str
+    operation: str
+    body: Sql
+
+    @property
+    def slot(self) -> tuple[str, str]:
+        """What there can be one of on a table: timing and event, in upper case."""
+        return (self.timing, self.operation.upper())
+
+    def name(self, quoter: Quoter) -> str:
+        """Return the name: unique in its database, and another one for every other body."""
+        parts = (*self.table, self.timing, self.operation, self.body.render(quoter))
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+        return f"{PREFIX}{self.operation}_{digest}"
+
+    def create(self, quoter: Quoter) -> Sql:
+        return sql(
+            _CREATE,
+            definer=WRITER.sql(),
+            trigger=Identifier.of(self.table[0], self.name(quoter)),
+            timing=sql(self.timing),
+            event=sql(self.operation.upper()),
+            table=Identifier.of(*self.table),
+            body=self.body,
+        )
+
+    def difference(self, current: Sequence[CurrentTrigger], quoter: Quoter) -> str:
+        """Return how the server's triggers in this slot differ from this one, or an empty text."""
+        if not current:
+            return "is missing"
+        if len(current) > 1:
+            return "is there more than once"
+        found = current[0]
+        checks = {
+            "runs as somebody else": found.definer == str(WRITER),
+            "runs in another sql_mode": set(found.sql_mode.split(",")) == set(SQL_MODE.split(",")),
+            "is not the one of this policy and these columns": found.name == self.name(quoter),
+            "has another body": same_code(self.body.render(quoter), found.body),
+        }
+        return next((difference for difference, same in checks.items() if not same), "")
+
+    def plan(self, transaction: Transaction, current: Sequence[CurrentTrigger], session: Session) -> str:
+        """Add what puts this trigger in place of those in its slot, and return the difference that it removes.
+
+        The new one is made before the old one goes: should the connection end between the two, a change is recorded
+        twice until the next run, and never not at all. Under LOCK TABLES no change can fall in between.
+        """
+        difference = self.difference(current, session)
+        if not difference:
+            return ""
+        title = ".".join(self.table)
+        reason = f"{title}: the trigger for {self.timing} {self.operation.upper()} {difference}"
+        same_name = [found for found in current if found.name == self.name(session)]
+        for found in same_name:
+            transaction.add(drop(found), f"{reason}: it makes room for its like")
+        transaction.add(self.create(session), reason, "altered" if current else "missing")
+        for found in current:
+            if found not in same_name:
+                transaction.add(drop(found), f"{reason}: the old one goes")
+        return difference
+
+
+def drop(current: CurrentTrigger) -> Sql:
+    """Return what drops a trigger."""
+    return sql("DROP TRIGGER {name}", name=Identifier.of(current.schema, current.name))
+
+
+def read_triggers(session: Session, schema: str, elsewhere: bool = False) -> Slots:
+    """Read our triggers of one schema, or of all others."""
+    which = "t.trigger_schema <> %(schema)s" if elsewhere else "t.trigger_schema = %(schema)s"
+    pattern = PREFIX.replace("_", "\\_") + "%"
+    places = {"schema": schema, "pattern": pattern, "writer": str(WRITER)}
+    slots: Slots = {}
+    for row in session.all(_TRIGGERS.replace("{which}", which), places):
+        slots.setdefault((row["schema"], row["table"], row["timing"], row["event"]), []).append(CurrentTrigger(**row))
+    return slots
