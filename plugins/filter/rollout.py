@@ -20,9 +20,13 @@ class FilterModule:
         return {
             "unknown_variables": _rollout.unknown_variables,
             "database_problems": _rollout.database_problems,
+            "server_problems": _rollout.server_problems,
+            "instance_problems": _rollout.instance_problems,
             "match_problems": _rollout.match_problems,
             "rollout_targets": _rollout.targets,
+            "plain_exceptions": _rollout.plain_exceptions,
             "rollout_outcomes": _rollout.outcomes,
             "rollout_lines": _rollout.rollout_lines,
             "proof_lines": _rollout.proof_lines,
+            "removal_lines": _rollout.removal_lines,
         }

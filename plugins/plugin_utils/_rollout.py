@@ -13,6 +13,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 _EXCEPTION = re.compile(r"[^.]+\.[^.].*\..+", re.DOTALL)
+_SERVER_EXCEPTION = re.compile(r"[^.]+\..+", re.DOTALL)
+_INSTANCE = re.compile(r"[A-Za-z0-9_-]+")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -45,8 +47,31 @@ def database_problems(
     return problems
 
 
+def server_problems(
+    policies: Sequence[Any], baseline: Sequence[Any], exceptions: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return what is wrong with mysql_audit_policies and the exceptions from them, before a server is asked."""
+    problems = []
+    if not (policies or baseline):
+        problems.append("mysql_audit_policies is empty; list at least one policy, or set mysql_audit_baseline_policies")
+    for exception in exceptions:
+        where = f"mysql_audit_exceptions: {exception['table']}"
+        if _SERVER_EXCEPTION.fullmatch(exception["table"]):
+            problems += _until_problems(where, exception)
+        else:
+            problems.append(f"{where} is not schema.table, as in shop.tmp_load")
+    return problems
+
+
+def instance_problems(instance: Any, variable: str) -> list[str]:
+    """Return what is wrong with the name of an instance, which becomes a part of the names of units and files."""
+    if _INSTANCE.fullmatch(str(instance)):
+        return []
+    return [f"{variable} is {instance}; letters, digits, _ and - make a unit name"]
+
+
 def _exception_problems(exception: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    table, until = exception["table"], exception.get("until")
+    table = exception["table"]
     where = f"postgresql_audit_exceptions: {table}"
     if not _EXCEPTION.fullmatch(table):
         return [f"{where} is not database.schema.table, as in shop.public.tmp_load"]
@@ -57,9 +82,14 @@ def _exception_problems(exception: Mapping[str, Any], names: Sequence[str]) -> l
             f"{where} names the database {database}, which postgresql_audit_databases does not list "
             f"({', '.join(names)})"
         )
+    return problems + _until_problems(where, exception)
+
+
+def _until_problems(where: str, exception: Mapping[str, Any]) -> list[str]:
+    until = exception.get("until")
     if until and not _DATE.fullmatch(str(until)):
-        problems.append(f"{where}: until is {until}, which is not a date like 2027-03-31")
-    return problems
+        return [f"{where}: until is {until}, which is not a date like 2027-03-31"]
+    return []
 
 
 def matching_databases(databases: Sequence[Mapping[str, Any]], matches: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -115,17 +145,26 @@ def _exceptions_of(database: str, entry: str, exceptions: Sequence[Mapping[str, 
     for exception in exceptions:
         pattern, table = exception["table"].split(".", 1)
         if pattern == entry or fnmatchcase(database, pattern):
-            # YAML reads a bare date as one; the modules take text.
-            until = {"until": str(exception["until"])} if exception.get("until") else {}
-            found.append({**exception, "table": table, **until})
-    return found
+            found.append({**exception, "table": table})
+    return plain_exceptions(found)
+
+
+def plain_exceptions(exceptions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the exceptions as the modules take them: YAML reads a bare date as one, the modules take text."""
+    return [
+        {**exception, **({"until": str(exception["until"])} if exception.get("until") else {})}
+        for exception in exceptions
+    ]
 
 
 def outcomes(wanted: Sequence[Mapping[str, Any]], *registered: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return one entry a database: its last module's result, the first failure, and the seconds of all modules."""
+    """Return one entry a target: its last module's result, the first failure, and the seconds of all modules.
+
+    A target is a database, or a whole server, whose name is empty and whose tasks need no loop.
+    """
     collected = []
     for index, target in enumerate(wanted):
-        results = [entry["results"][index] for entry in registered]
+        results = [entry.get("results", [entry])[index] for entry in registered]
         collected.append(
             {
                 "name": target["name"],
@@ -139,14 +178,18 @@ def outcomes(wanted: Sequence[Mapping[str, Any]], *registered: Mapping[str, Any]
 
 
 def rollout_lines(collected: Sequence[Mapping[str, Any]], host: str) -> list[str]:
-    """Return the line that a person wants of each database after a rollout."""
+    """Return the line that a person wants of each target after a rollout."""
     lines = []
     for outcome in collected:
-        where = f"{host} {outcome['name']}: "
+        where = _where(host, outcome["name"])
         parts = _coverage(outcome["result"]) + (["FAILED"] if outcome["failure"] else [])
         lines.append(where + ", ".join([*parts, f"{outcome['seconds']} s"]))
         lines += [f"{where}limitation: {limitation}" for limitation in outcome["limitations"]]
     return lines
+
+
+def _where(host: str, name: str) -> str:
+    return f"{host} {name}: " if name else f"{host}: "
 
 
 def _coverage(result: Mapping[str, Any]) -> list[str]:
@@ -163,17 +206,20 @@ def _coverage(result: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def proof_lines(results: Sequence[Mapping[str, Any]], names: Sequence[str], host: str, standby: bool) -> list[str]:
-    """Return the line that a person wants of each database after a verification, and its problems below it."""
+def proof_lines(results: Sequence[Mapping[str, Any]], names: Sequence[str], host: str, replica: str) -> list[str]:
+    """Return the line that a person wants of each target after a verification, and its problems below it.
+
+    :param replica: what a server that cannot be probed is called, "standby" for example; empty for one that can.
+    """
     lines = []
     for name, result in zip(names, results):
-        where = f"{host} {name}: "
+        where = _where(host, name)
         if result.get("failed"):
             lines.append(f"FAILED {where}{result['msg']}")
             continue
         problems = result["problems"]
         proven = [
-            _proven(result, standby),
+            _proven(result, replica),
             *(["tampering refused"] if result["tampering_refused"] else []),
             _counted(len(problems), "problem", "problems"),
         ]
@@ -182,11 +228,22 @@ def proof_lines(results: Sequence[Mapping[str, Any]], names: Sequence[str], host
     return lines
 
 
-def _proven(result: Mapping[str, Any], standby: bool) -> str:
-    if standby:
-        return "standby, catalogue compared"
+def _proven(result: Mapping[str, Any], replica: str) -> str:
+    if replica:
+        return f"{replica}, catalogue compared"
     return _counted(result["probes"], "policy", "policies") + " probed" if result["recorded"] else "not probed"
 
 
 def _counted(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
+
+
+def removal_lines(wanted: Sequence[Mapping[str, Any]], host: str, dropped: bool, predicted: bool) -> list[str]:
+    """Return the line that says of each target what became of its log when auditing was taken out."""
+    removed = f"auditing {'would be ' if predicted else ''}removed, "
+    return [
+        _where(host, target["name"])
+        + removed
+        + ("the log dropped with all its rows" if dropped else f"the rows kept in {target['schema']}.audit_log")
+        for target in wanted
+    ]

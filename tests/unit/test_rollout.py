@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 from ansible_collections.dbfleet.audit.plugins.plugin_utils import _rollout as rollout
@@ -38,6 +39,28 @@ def test_databases_that_cannot_be_meant_are_named():
     assert "lists shop twice" in twice
     assert "crm has no policies" in none
     assert rollout.database_problems([{"name": "crm"}], [POLICY], []) == []
+
+
+def test_policies_of_a_whole_server_that_cannot_be_meant_are_named():
+    (empty,) = rollout.server_problems([], [], [])
+    assert "mysql_audit_policies is empty" in empty
+    exception = {**EXCEPTION, "table": "shop.tmp"}
+    assert rollout.server_problems([POLICY], [], [exception]) == rollout.server_problems([], [POLICY], []) == []
+    wrong = [{**exception, "table": "tmp"}, {**exception, "until": "March"}]
+    table, until = rollout.server_problems([POLICY], [], wrong)
+    assert table == "mysql_audit_exceptions: tmp is not schema.table, as in shop.tmp_load"
+    assert until == "mysql_audit_exceptions: shop.tmp: until is March, which is not a date like 2027-03-31"
+
+
+def test_an_instance_is_a_part_of_a_file_name():
+    assert rollout.instance_problems(3306, "mysql_audit_instance") == []
+    (problem,) = rollout.instance_problems("a b", "mysql_audit_instance")
+    assert problem.startswith("mysql_audit_instance is a b; ")
+
+
+def test_a_date_that_yaml_read_becomes_text_again():
+    exceptions = [{**EXCEPTION, "until": datetime.date(2027, 3, 31)}, EXCEPTION]
+    assert rollout.plain_exceptions(exceptions) == [{**EXCEPTION, "until": "2027-03-31"}, EXCEPTION]
 
 
 def test_exceptions_are_checked_against_the_databases():
@@ -107,13 +130,32 @@ def test_the_line_of_a_proof_says_what_was_proven():
     proven = {"valid": True, "problems": [], "probes": 1, "recorded": True, "tampering_refused": True}
     broken = {**proven, "valid": False, "problems": [{"type": "disabled", "detail": "t"}], "recorded": False}
     failed = {"failed": True, "msg": "no trail"}
-    lines = rollout.proof_lines([proven, broken, failed], ["a", "b", "c"], "pg1", False)
+    lines = rollout.proof_lines([proven, broken, failed], ["a", "b", "c"], "pg1", "")
     assert lines == [
         "OK pg1 a: 1 policy probed, tampering refused, 0 problems",
         "FAILED pg1 b: not probed, tampering refused, 1 problem",
         "  disabled: t",
         "FAILED pg1 c: no trail",
     ]
-    assert rollout.proof_lines([proven], ["a"], "pg1", True) == [
+    assert rollout.proof_lines([proven], ["a"], "pg1", "standby") == [
         "OK pg1 a: standby, catalogue compared, tampering refused, 0 problems"
     ]
+
+
+def test_a_whole_server_has_a_line_without_a_database():
+    result = {"audited": 2, "auditable": 2, "skipped_tables": [], "exceptions": [], "seconds": 0.7}
+    collected = rollout.outcomes([{"name": ""}], {"seconds": 0.5}, result)
+    assert rollout.rollout_lines(collected, "maria1") == ["maria1: 2/2 tables audited, 1.2 s"]
+    proven = {"valid": True, "problems": [], "probes": 0, "recorded": False, "tampering_refused": False}
+    lines = rollout.proof_lines([proven], [""], "maria1", "replica")
+    assert lines == ["OK maria1: replica, catalogue compared, 0 problems"]
+
+
+def test_the_line_of_a_removal_says_what_became_of_the_rows():
+    shop, whole = {"name": "shop", "schema": "audit"}, {"name": "", "schema": "trail"}
+    assert rollout.removal_lines([shop, whole], "db1", dropped=False, predicted=True) == [
+        "db1 shop: auditing would be removed, the rows kept in audit.audit_log",
+        "db1: auditing would be removed, the rows kept in trail.audit_log",
+    ]
+    (dropped,) = rollout.removal_lines([shop], "db1", dropped=True, predicted=False)
+    assert dropped == "db1 shop: auditing removed, the log dropped with all its rows"
