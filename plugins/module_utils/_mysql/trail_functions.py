@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._core.sql import Identifier, sql
+from .._core.sql import Identifier, Literal, sql
 from .accounts import OWNER, Account
 from .capture import CHANGED_AT, CLIENT_HOST, DB_USER
 from .partition_plan import partition_statement
@@ -16,6 +16,9 @@ from .routine import Routine, verbatim
 from .trail_tables import LOG
 
 _TEXT = "LONGTEXT CHARACTER SET utf8mb4"
+
+#: The procedure of a trail on MySQL that waits until LOCK TABLES will not have to.
+AWAIT_WRITERS = "await_writers"
 
 # Never raises: what an application put into its variables must not break its writes. What cannot be read is named
 # under "unreadable", so that it does not go unnoticed either.
@@ -194,6 +197,28 @@ END
 """
 
 
+# LOCK TABLES of a table with a trigger locks the log as well in MySQL, and who waits for that makes every audited
+# change wait behind it. So it is not asked for while a transaction that has been open for long holds the log.
+_AWAIT_WRITERS = """
+BEGIN
+  DECLARE v_until DATETIME(6) DEFAULT SYSDATE(6) + INTERVAL @@session.lock_wait_timeout SECOND;
+  WHILE (
+    SELECT COUNT(*)
+    FROM performance_schema.metadata_locks AS l
+    JOIN performance_schema.threads AS t ON t.thread_id = l.owner_thread_id
+    JOIN information_schema.innodb_trx AS x ON x.trx_mysql_thread_id = t.processlist_id
+    WHERE l.object_schema = {schema_name} AND l.object_name = {table_name} AND l.lock_status = 'GRANTED'
+      AND t.processlist_id <> CONNECTION_ID() AND x.trx_started < SYSDATE() - INTERVAL 1 SECOND
+  ) > 0 DO
+    IF SYSDATE(6) > v_until THEN
+      SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1205, MESSAGE_TEXT = 'a long transaction holds the log';
+    END IF;
+    DO SLEEP(0.05);
+  END WHILE;
+END
+"""
+
+
 def trail_routines(
     schema: str, is_mariadb: bool, applications: Sequence[Account], readers: Sequence[Account]
 ) -> list[Routine]:
@@ -202,7 +227,10 @@ def trail_routines(
     pattern, replacement = _CAMEL["mariadb" if is_mariadb else "mysql"]
     who = {"changed_at": sql(CHANGED_AT), "client_host": sql(CLIENT_HOST), "db_user": sql(DB_USER)}
     statement = partition_statement(schema, LOG, sql("v_period"), sql("v_ahead"), sql("at"))
+    names = {"schema_name": Literal(schema), "table_name": Literal(LOG)}
+    patience = Routine(AWAIT_WRITERS, sql(_AWAIT_WRITERS.strip(), **names), access="READS SQL DATA", security="INVOKER")
     return [
+        *([] if is_mariadb else [patience]),
         Routine(
             "snake_case",
             sql(_SNAKE_CASE.strip(), pattern=sql(pattern), replacement=sql(replacement)),

@@ -17,6 +17,7 @@ from .._core.sql import Identifier, sql
 from .capture import Capture
 from .grants import plan_audited_databases
 from .session import Session
+from .trail_functions import AWAIT_WRITERS
 from .trigger import CurrentTrigger, Trigger, drop
 from .trigger_catalog import MysqlTable, TriggerCatalog
 
@@ -66,7 +67,7 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, session: Ses
         if key in selection.skipped or not (wanted or options.purge):
             surplus = set()
         unwanted = [found for slot in sorted(surplus) for found in current[slot]]
-        _plan_table(transaction, table, changed, unwanted, catalog, session)
+        _plan_table(transaction, table, changed, unwanted, catalog, options.schema, session)
     return result
 
 
@@ -76,6 +77,7 @@ def _plan_table(
     changed: Sequence[Trigger],
     unwanted: Sequence[CurrentTrigger],
     catalog: TriggerCatalog,
+    schema: str,
     session: Session,
 ) -> None:
     """Add what makes, replaces and drops the triggers of one table, while no change of it can fall in between."""
@@ -83,6 +85,9 @@ def _plan_table(
         return
     current = catalog.triggers_of(table)
     place = {"table": Identifier.of(table.schema, table.name)}
+    if current and AWAIT_WRITERS in catalog.trail.routines:
+        statement = sql("CALL {procedure}()", procedure=Identifier.of(schema, AWAIT_WRITERS))
+        transaction.add(statement, f"{table.title}: other changes must not wait for ours to begin")
     transaction.add(sql("LOCK TABLES {table} WRITE", **place), f"{table.title}: no change falls in between")
     for trigger in changed:
         trigger.plan(transaction, current.get(trigger.slot, []), session)

@@ -147,7 +147,8 @@ def test_the_time_cannot_be_backdated(people):
         cursor.execute("INSERT INTO people VALUES (1, 'ann', 1)")
     assert (
         people.value(
-            "SELECT ABS(TIMESTAMPDIFF(SECOND, changed_at, UTC_TIMESTAMP(6))) FROM audit.audit_log WHERE schema_name = %s",
+            "SELECT ABS(TIMESTAMPDIFF(SECOND, changed_at, UTC_TIMESTAMP(6))) FROM audit.audit_log "
+            "WHERE schema_name = %s",
             people.name,
         )
         < 60
