@@ -18,7 +18,7 @@ import psycopg2
 import pytest
 import running
 from auditing import install_trail, records, rollout, wanted
-from cutting import Cutter
+from cutting import PostgresqlCutter
 from databases import Database, fetch, wait_for_replay
 from postgresql_programs import run_program
 
@@ -77,12 +77,12 @@ def test_a_run_that_is_cut_off_anywhere_is_finished_by_the_next(pg, new_database
             run(db, earlier)
         return db
 
-    whole = Cutter(pg)
+    whole = PostgresqlCutter(pg)
     assert run(ready(), module, **whole.login).changed
     whole.close()
     assert whole.statements > 5
     for last in range(1, whole.statements + 1):
-        db, cutter = ready(), Cutter(pg, last)
+        db, cutter = ready(), PostgresqlCutter(pg, last)
         result = run(db, module, may_fail=True, **cutter.login)
         cutter.close()
         assert result.failed, f"behind statement {last}"

@@ -32,6 +32,10 @@ class Record(t.NamedTuple):
     policy_id: int | None
 
 
+_OPTIONS = (
+    *("exceptions", "purge", "allow_missing", "redact_defaults", "lock_timeout", "lock_retries"),
+    *("check_mode", "diff_mode", "may_fail"),
+)
 _DOCUMENTS = ("old_values", "new_values", "changed_columns", "context")
 
 
@@ -73,9 +77,13 @@ def rollout(schema: Schema, *policies: dict[str, t.Any], **options: t.Any) -> ru
 
 
 def audit(schema: Schema, *tables: str, **keys: t.Any) -> running.ModuleResult:
-    """Bring tables of the test's database (all of them, unless named) under one policy."""
+    """Bring tables of the test's database (all of them, unless named) under one policy.
+
+    The keywords are keys of the policy, or options of the module or of run_module().
+    """
+    options = {key: keys.pop(key) for key in tuple(keys) if key in _OPTIONS}
     patterns = [f"{schema.name}.{table}" for table in tables or ("*",)]
-    return rollout(schema, {"tables": patterns, **keys})
+    return rollout(schema, {"tables": patterns, **keys}, **options)
 
 
 def refusal(schema: Schema, *policies: dict[str, t.Any], **options: t.Any) -> str:

@@ -23,8 +23,8 @@ _LOCKED = (
     "for longer than lock_timeout, lock_retries times over"
 )
 
-#: Bytes of SQL that go to the server at once: well below the smallest max_allowed_packet in use.
-BATCH = 512 * 1024
+#: Bytes of SQL that go to the server at once, where it takes that many.
+BATCH = 4 * 1024 * 1024
 
 _TIMEOUTS = "SET SESSION lock_wait_timeout = {seconds}, innodb_lock_wait_timeout = {seconds}"
 
@@ -56,10 +56,11 @@ def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) 
         for transaction in plan.transactions
         if transaction.steps
     ]
+    limit = min(BATCH, int(session.variables["max_allowed_packet"]) // 2)
     failures: list[Failure] = []
     attempt = 0
     while units:
-        batch = _batch(units)
+        batch = _batch(units, limit)
         failed = _execute(batch, session)
         if failed is None:
             units, attempt = units[len(batch) :], 0
@@ -76,11 +77,11 @@ def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) 
     return failures
 
 
-def _batch(units: list[_Unit]) -> list[_Unit]:
+def _batch(units: list[_Unit], limit: int) -> list[_Unit]:
     size = 0
     for number, unit in enumerate(units):
         size += unit.size
-        if number and size > BATCH:
+        if number and size > limit:
             return units[:number]
     return units
 

@@ -79,7 +79,7 @@ def test_an_application_with_all_rights_on_its_own_database_cannot_touch_the_tra
 def test_applications_may_set_the_context_and_log_events_and_nothing_else(people):
     user = people.create_account()
     running.run_module("mysql_audit_trail", **trail_options(people, applications=[user]))
-    people.execute("CALL audit.set_context('{\"user\": \"ann\"}')", user=user)
+    people.execute('CALL audit.set_context(\'{"user": "ann"}\')', user=user)
     people.execute("CALL audit.log_event('export', %s, '7', FALSE, '{\"rows\": 3}')", people.name, user=user)
     event = people.execute(
         "SELECT action, record_id, JSON_VALUE(new_values, '$.event'), JSON_EXTRACT(new_values, '$.success'), "
@@ -128,7 +128,8 @@ def test_a_trigger_that_its_owner_drops_is_reported_and_put_back(people):
     user = people.create_account()
     policy = {"tables": [f"{people.name}.*"]}
     (name,) = people.execute(
-        "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = %s AND event_manipulation = 'UPDATE'",
+        "SELECT trigger_name FROM information_schema.triggers "
+        "WHERE trigger_schema = %s AND event_manipulation = 'UPDATE'",
         people.name,
     )[0]
     people.execute(f"DROP TRIGGER `{name}`", user=user)
@@ -144,7 +145,8 @@ def test_a_trigger_that_its_owner_drops_is_reported_and_put_back(people):
 
 def test_a_trigger_that_was_made_to_look_like_ours_is_found(people):
     (name,) = people.execute(
-        "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = %s AND event_manipulation = 'UPDATE'",
+        "SELECT trigger_name FROM information_schema.triggers "
+        "WHERE trigger_schema = %s AND event_manipulation = 'UPDATE'",
         people.name,
     )[0]
     people.execute(f"DROP TRIGGER `{name}`")
@@ -165,8 +167,8 @@ def test_verify_proves_capture_and_refusal_and_leaves_nothing(people):
 
 
 def test_verify_finds_a_log_that_takes_changes(people):
-    name, body = people.execute(
-        "SELECT trigger_name, action_statement FROM information_schema.triggers "
+    (name,) = people.execute(
+        "SELECT trigger_name FROM information_schema.triggers "
         "WHERE trigger_schema = 'audit' AND event_object_table = 'audit_log_data' AND event_manipulation = 'UPDATE'"
     )[0]
     people.execute(f"DROP TRIGGER audit.`{name}`")
