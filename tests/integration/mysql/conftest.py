@@ -7,8 +7,10 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+import running
+from local_mysql import LocalMysql
 from mysql_auditing import install_trail
-from mysql_databases import MysqlServer, Schema
+from mysql_databases import ExternalMysql, MysqlServer, Schema
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +26,20 @@ def shop(trail: MysqlServer) -> t.Iterator[Schema]:
     """Return an empty database on a server with a trail."""
     with Schema(trail) as made:
         yield made
+
+
+@pytest.fixture
+def without_trail(mysql_server: MysqlServer, new_mysql_server: t.Callable[..., LocalMysql]) -> t.Iterator[MysqlServer]:
+    """Return a server that runs events and has no trail yet: a new one, or the one that somebody else runs."""
+    if not isinstance(mysql_server, ExternalMysql):
+        yield new_mysql_server(event_scheduler="ON")
+        return
+    with Schema(mysql_server) as scratch:
+        scratch.execute("SET GLOBAL event_scheduler = ON")
+        running.run_module("mysql_audit_triggers", **scratch.login)
+        running.run_module("mysql_audit_trail", state="absent", drop_log=True, **scratch.login)
+        yield mysql_server
+        running.run_module("mysql_audit_triggers", **scratch.login)
+        running.run_module("mysql_audit_trail", state="absent", drop_log=True, **scratch.login)
+        # The tests to come expect one.
+        install_trail(scratch)
