@@ -64,19 +64,19 @@ def changes(schema: Schema, table: str) -> list[tuple[str, t.Any, t.Any]]:
     return [(record.action, record.old_values, record.new_values) for record in records(schema, table)]
 
 
-def install_trail(schema: Schema, **options: t.Any) -> running.ModuleResult:
+def install_trail(schema: Schema, /, **options: t.Any) -> running.ModuleResult:
     """Install the trail of the server, with its partitions."""
     result = running.run_module("mysql_audit_trail", **{**schema.login, **options})
     running.run_module("mysql_audit_partitions", **schema.login)
     return result
 
 
-def rollout(schema: Schema, *policies: dict[str, t.Any], **options: t.Any) -> running.ModuleResult:
+def rollout(schema: Schema, /, *policies: dict[str, t.Any], **options: t.Any) -> running.ModuleResult:
     """Bring the server under policies; other tests' tables, should there be any left, lose theirs."""
     return running.run_module("mysql_audit_triggers", **{**schema.login, "policies": list(policies), **options})
 
 
-def audit(schema: Schema, *tables: str, **keys: t.Any) -> running.ModuleResult:
+def audit(schema: Schema, /, *tables: str, **keys: t.Any) -> running.ModuleResult:
     """Bring tables of the test's database (all of them, unless named) under one policy.
 
     The keywords are keys of the policy, or options of the module or of run_module().
@@ -86,14 +86,14 @@ def audit(schema: Schema, *tables: str, **keys: t.Any) -> running.ModuleResult:
     return rollout(schema, {"tables": patterns, **keys}, **options)
 
 
-def refusal(schema: Schema, *policies: dict[str, t.Any], **options: t.Any) -> str:
+def refusal(schema: Schema, /, *policies: dict[str, t.Any], **options: t.Any) -> str:
     """Return the message of a rollout that must fail."""
     result = rollout(schema, *policies, may_fail=True, **options)
     assert result.failed, result
     return result.msg
 
 
-def verification(schema: Schema, *policies: dict[str, t.Any], **options: t.Any) -> running.ModuleResult:
+def verification(schema: Schema, /, *policies: dict[str, t.Any], **options: t.Any) -> running.ModuleResult:
     """Return what verify finds; problems are no failure."""
     arguments = {**schema.login, "policies": list(policies), "fail_on_problem": False, **options}
     return running.run_module("mysql_audit_verify", **arguments)
