@@ -5,23 +5,32 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import statistics
 import sys
 import textwrap
 import typing as t
 
-from fleet import Fleet, Row, queries
+from fleet import Fleet
+from servers import Row
 
 #: What no role may do, the superuser included.
 ATTACK = "DELETE FROM audit.audit_log_data"
+#: Who works on the servers whose logs are shown, and who may read the logs.
+APPLICATIONS = {"clinic": "clinic_app", "shop": "shop_app"}
+READER = "compliance"
+#: A column whose values are hashed, and what the logs are searched for.
+MASKED = {"clinic": ("ssn", "password hash and ssn"), "shop": ("email", "password hash, email and card number")}
 MARGIN = 14
-WIDTH = 105
+WIDTH = 112
+
+Ask = t.Callable[..., list[Row]]
 
 
 @dataclasses.dataclass
 class Round:
-    """The rates of one round of pgbench, in transactions a second."""
+    """The rates of one round of a foreign client, in transactions a second."""
 
     bare: float
     audited: float
@@ -33,45 +42,63 @@ class Round:
 
 
 @dataclasses.dataclass
+class Cost:
+    """What a foreign client program did on one server."""
+
+    program: str
+    product: str
+    rounds: list[Round] = dataclasses.field(default_factory=list)
+    transactions: int = 0
+    records: int = 0
+
+
+@dataclasses.dataclass
 class Findings:
     """What the steps learnt."""
 
     changed: dict[str, int] = dataclasses.field(default_factory=dict)
-    secrets: list[str] = dataclasses.field(default_factory=list)
-    refusals: dict[str, str] = dataclasses.field(default_factory=dict)
-    rounds: list[Round] = dataclasses.field(default_factory=list)
-    changes_a_transaction: float = 0
-    conditions: list[str] = dataclasses.field(default_factory=list)
+    secrets: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    refusals: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    costs: list[Cost] = dataclasses.field(default_factory=list)
+    conditions: str = ""
     audited: list[str] = dataclasses.field(default_factory=list)
     verified: list[str] = dataclasses.field(default_factory=list)
 
 
 def show(fleet: Fleet, findings: Findings) -> None:
     """Print everything."""
-    names = queries()
-
-    def ask(name: str, **values: t.Any) -> list[Row]:
-        return fleet.ask("clinic", "clinic", names[name], "compliance", **values)
-
-    heading("What the clinic's log says, as its reader (role compliance) sees it")
-    show_change(ask("change")[0])
-    show_secret(ask("secret")[0], ask("leaks", secrets=findings.secrets)[0])
-    show_rest(ask("bulk")[0], ask("cascade")[0], ask("plain"))
-    for row in ask("new_table"):
-        entry("a new table", "{action} {table}, policy {policy}, its access_token as {access_token}".format(**row))
-    heading(f"{ATTACK}, as the application and as the superuser")
-    for user, words in findings.refusals.items():
-        entry(f"as {user}", words)
+    for name in APPLICATIONS:
+        show_log(fleet, findings, name)
+    heading(f"{ATTACK}, as the applications and as the superusers")
+    for name, words in findings.refusals.items():
+        entries(name, words)
     heading("The fleet")
     entries("site.yml", findings.audited)
     entry("a second run", ", ".join(f"{name} changed={count}" for name, count in findings.changed.items()))
     entries("verify.yml", findings.verified)
-    show_cost(findings)
+    heading("What auditing cost in this run")
+    for cost in findings.costs:
+        show_cost(cost)
+    entry("measured in", findings.conditions)
+
+
+def show_log(fleet: Fleet, findings: Findings, name: str) -> None:
+    """Print what one server's log says; not every server has an answer to every question."""
+    server = fleet.servers[name]
+    names = server.queries()
+
+    def ask(question: str, **values: t.Any) -> list[Row]:
+        return server.ask(names[question], READER, **values) if question in names else []
+
+    heading(f"What the {name}'s log says ({server.product}), as its reader (role {READER}) sees it")
+    show_change(ask("change")[0])
+    show_secret(ask("secret")[0], ask("leaks", secrets=findings.secrets[name])[0], *MASKED[name])
+    show_rest(ask)
 
 
 def show_change(row: Row) -> None:
     """Print one change with all that is known about it."""
-    columns = [f"{column}: {before} -> {bold(after)}" for column, before, after in row["columns"]]
+    columns = [f"{column}: {before} -> {bold(after)}" for column, before, after in json.loads(row["columns"])]
     entries(
         "a change",
         [
@@ -83,51 +110,57 @@ def show_change(row: Row) -> None:
     )
 
 
-def show_secret(row: Row, leaks: Row) -> None:
+def show_secret(row: Row, leaks: Row, hashed: str, sought: str) -> None:
     """Print what became of secrets."""
-    changed = ", ".join(row["changed_columns"])
+    what = "{action} {table}, record {record_id}, by {changed_by}, changed: {changed}".format(**row)
+    search = f"every {sought} looked for in {leaks['records']} records"
     entries(
         "a new password",
         [
-            f"{row['action']} {row['table']}, record {row['record_id']}, by {row['changed_by']}, changed: {changed}",
-            f"stored as {row['before']} -> {row['after']}; the ssn beside it as {row['ssn']}...",
-            f"every password hash and ssn looked for in {leaks['records']} records: {bold(leaks['leaks'])} in clear",
+            what,
+            f"stored as {row['before']} -> {row['after']}; the {hashed} beside it as {row['hashed']}...",
+            f"{search}: {bold(leaks['leaks'])} in clear",
         ],
     )
 
 
-def show_rest(bulk: Row, cascade: Row, plain: list[Row]) -> None:
-    """Print bulk work, an erasure, and changes that came without any context."""
-    statement = f"{bulk['records']} records of one {bulk['action']} of {bulk['table']}"
-    entry("bulk work", f"{statement}, by {bulk['changed_by']}, transaction {bulk['transaction']}")
-    entry("an erasure", f"by {cascade['changed_by']}, {cascade['request']}, along the foreign keys: {cascade['rows']}")
+def show_rest(ask: Ask) -> None:
+    """Print bulk work, an erasure, a document, changes that came without any context, and a table that came later."""
+    for row in ask("bulk"):
+        statement = f"{row['records']} records of one {row['action']} of {row['table']}"
+        entry("bulk work", f"{statement}, by {row['changed_by']}, transaction {row['transaction']}")
+    for row in ask("document"):
+        entry("a document", "{action} {table}, record {record_id}: {before} -> {after}".format(**row))
+    for row in ask("cascade"):
+        entry("an erasure", "by {changed_by}, {request}, along the foreign keys: {rows}".format(**row))
+    plain = ask("plain")
     for row in plain:
         row["key"] = f"record {row['record_id']}" if row["record_id"] else "which has no key"
     lines = ["{action} {table}, {key}, by {changed_by} from {client_ip}".format(**row) for row in plain]
     entries("no context", lines)
+    for row in ask("new_table"):
+        entry("a new table", "{action} {table}, policy {policy}, its access_token as {access_token}".format(**row))
 
 
-def show_cost(findings: Findings) -> None:
-    """Print what auditing cost, as a measurement of this run and no more."""
-    rates = [[getattr(one, name) for one in findings.rounds] for name in ("bare", "audited")]
-    bare, audited = map(statistics.mean, rates)
-    shares = sorted(one.share for one in findings.rounds)
+def show_cost(cost: Cost) -> None:
+    """Print what auditing cost a foreign client, as a measurement of this run and no more."""
+    bare, audited = (statistics.mean(getattr(one, name) for one in cost.rounds) for name in ("bare", "audited"))
+    shares = sorted(one.share for one in cost.rounds)
+    changes = cost.records / cost.transactions
+    price = (1 / audited - 1 / bare) / changes * 1000
     share = bold(f"{audited / bare:.0%}")
-    price = (1 / audited - 1 / bare) / findings.changes_a_transaction * 1000
-    heading("What auditing cost pgbench in this run")
     lines = [
         f"{share} of the bare rate (rounds {shares[0]:.0%} to {shares[-1]:.0%}), {price:.2f} ms more for each change",
-        f"(means: {bare:.0f} transactions/s bare, {audited:.0f} audited)",
+        f"({cost.product}: {bare:.0f} transactions/s bare, {audited:.0f} audited, of {changes:.0f} changes each)",
     ]
-    entries("TPC-B", [*lines, *findings.conditions])
+    entries(cost.program, lines)
 
 
 def show_connections(fleet: Fleet) -> None:
     """Print how to look around on servers that are left up."""
     heading("The servers are up; demo/run --stop takes them down")
-    for name, user in (("clinic", "compliance"), ("bank", "postgres")):
-        server = fleet.servers[name]
-        print(f"  {server.binaries}/psql -h {server.socket_dir} -p {server.port} -U {user} {name}")
+    for name, server in fleet.servers.items():
+        print(f"  {server.client_command(READER if name in APPLICATIONS else server.SUPERUSER)}")
     print("  a query to try: SELECT changed_at, changed_by, action, table_name, record_id, changed_columns")
     print("                  FROM audit.audit_log ORDER BY id DESC LIMIT 10;")
 

@@ -5,16 +5,21 @@
 SELECT to_char(changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS at, action,
        schema_name || '.' || table_name AS "table", record_id, changed_by, db_user, host(client_ip) AS client_ip,
        application_name, context ->> 'business_process' AS process, context ->> 'request_id' AS request,
-       (SELECT json_agg(json_build_array(c, old_values ->> c, new_values ->> c)) FROM unnest(changed_columns) AS c) AS columns
+       (SELECT json_agg(json_build_array(c, old_values ->> c, new_values ->> c))::text
+        FROM unnest(changed_columns) AS c) AS columns
 FROM audit.audit_log
 WHERE context ->> 'request_id' = 'req-7731' AND table_name = 'patients'
 
 -- name: secret
-SELECT action, schema_name || '.' || table_name AS "table", record_id, changed_by, changed_columns,
+SELECT action, schema_name || '.' || table_name AS "table", record_id, changed_by,
+       array_to_string(changed_columns, ', ') AS changed,
        old_values ->> 'portal_password_hash' AS before, new_values ->> 'portal_password_hash' AS after,
-       left(new_values ->> 'ssn', 24) AS ssn
+       left(new_values ->> 'ssn', 24) AS hashed
 FROM audit.audit_log
 WHERE 'portal_password_hash' = ANY (changed_columns)
+
+-- name: secrets
+SELECT portal_password_hash AS secret FROM care.patients UNION SELECT ssn FROM care.patients
 
 -- name: leaks
 SELECT count(*) AS records,
@@ -43,7 +48,7 @@ WHERE table_name IN ('lab_results', 'door_log')
 ORDER BY id
 
 -- name: new_table
-SELECT l.action, l.schema_name || '.' || l.table_name AS "table", l.record_id,
-       l.new_values ->> 'access_token' AS access_token, p.name AS policy
+SELECT l.action, l.schema_name || '.' || l.table_name AS "table", p.name AS policy,
+       l.new_values ->> 'access_token' AS access_token
 FROM audit.audit_log AS l JOIN audit.policy AS p USING (policy_id)
 WHERE l.table_name = 'referrals'
