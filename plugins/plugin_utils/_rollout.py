@@ -219,7 +219,7 @@ def proof_lines(results: Sequence[Mapping[str, Any]], names: Sequence[str], host
             continue
         problems = result["problems"]
         proven = [
-            _proven(result, replica),
+            _proven(result, name, replica),
             *(["tampering refused"] if result["tampering_refused"] else []),
             _counted(len(problems), "problem", "problems"),
         ]
@@ -228,10 +228,13 @@ def proof_lines(results: Sequence[Mapping[str, Any]], names: Sequence[str], host
     return lines
 
 
-def _proven(result: Mapping[str, Any], replica: str) -> str:
+def _proven(result: Mapping[str, Any], name: str, replica: str) -> str:
     if replica:
         return f"{replica}, catalogue compared"
-    return _counted(result["probes"], "policy", "policies") + " probed" if result["recorded"] else "not probed"
+    if not result["recorded"]:
+        return "not probed"
+    # A whole server is probed by one table of its trail, a database by every policy.
+    return _counted(result["probes"], "policy", "policies") + " probed" if name else "probe recorded"
 
 
 def _counted(number: int, one: str, many: str) -> str:

@@ -81,7 +81,7 @@ class Session:
 
     def _require_version(self) -> None:
         name, minimum = ("MariaDB", MINIMUM_MARIADB) if self.is_mariadb else ("MySQL", MINIMUM_MYSQL)
-        if self.version_number < minimum:
+        if self.version_number < tuple(minimum):
             needed = ".".join(str(part) for part in minimum)
             raise AuditError(
                 f"{self.database}: {name} {self.version} is too old: dbfleet.audit needs {name} {needed} or newer"

@@ -58,6 +58,12 @@ def check_login(catalog: TrailCatalog, session: Session) -> None:
             f"{session.database}: the server runs with --sysdate-is-now, with which any user can backdate its records "
             "by SET timestamp; take the option out of the server's configuration and restart it"
         )
+    if session.on("log_bin") and session.variables.get("binlog_format") == "STATEMENT":
+        raise AuditError(
+            f"{session.database}: the server logs statements (binlog_format = STATEMENT), so that replicas would "
+            "record changes as their own and MariaDB would refuse every audited change (1665); set binlog_format = ROW "
+            "or MIXED in its configuration"
+        )
     held = set()
     for grantee in roles_of(session):
         held.update((catalog.accounts.get(grantee, {}).get("privileges") or "").split(","))
@@ -94,11 +100,6 @@ def limitations(catalog: TrailCatalog, session: Session) -> list[str]:
     powerful += sorted(by_pattern.difference(powerful))
     if powerful:
         lost.append(f"accounts whose rights reach every database may change the log as well: {', '.join(powerful)}")
-    if session.variables.get("binlog_format") == "STATEMENT":
-        lost.append(
-            "binlog_format = STATEMENT: a replica repeats the triggers and its records name the replication thread; "
-            "use ROW or MIXED"
-        )
     return lost
 
 
