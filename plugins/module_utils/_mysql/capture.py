@@ -29,7 +29,7 @@ CHANGED_AT = "UTC_TIMESTAMP(6) + INTERVAL TIMESTAMPDIFF(MICROSECOND, NOW(6), SYS
 CLIENT_HOST = "SUBSTRING_INDEX(USER(), '@', -1)"
 DB_USER = f"LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH({CLIENT_HOST}) - 1)"
 
-_BODY = """BEGIN{declarations}
+_BODY = """BEGIN{declarations}{compare}
   IF {condition} THEN{context}{require}
     INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, schema_name, table_name, record_id,
       old_values, new_values, changed_columns, changed_by, db_user, client_ip, application_name, context, policy_id)
@@ -46,8 +46,12 @@ _DECLARATIONS = """
   DECLARE v_context LONGTEXT CHARACTER SET utf8mb4;
   DECLARE v_user, v_client, v_application, v_transaction TEXT CHARACTER SET utf8mb4;"""
 
+_DECLARE_CHANGED = """
+  DECLARE v_changed LONGTEXT CHARACTER SET utf8mb4;"""
+
+# No DEFAULT of its declaration: a handler, which has to come after that, would not see it fail.
 _CHANGED = """
-  DECLARE v_changed LONGTEXT CHARACTER SET utf8mb4 DEFAULT CONCAT_WS(', ',
+  SET v_changed = CONCAT_WS(', ',
     {columns});"""
 
 # A session that sets no context pays for two looks at a variable.
@@ -62,9 +66,13 @@ _CONTEXT = """
           '$.transaction_id') AS CHAR), '{}');
     END IF;"""
 
+# SIGNAL takes a plain literal or a variable, and names are not always plain.
 _REQUIRE = """
     IF {missing} THEN
-      SIGNAL SQLSTATE '{state}' SET MESSAGE_TEXT = {message};
+      BEGIN
+        DECLARE v_message VARCHAR(128) CHARACTER SET utf8mb4 DEFAULT {message};
+        SIGNAL SQLSTATE '{state}' SET MESSAGE_TEXT = v_message;
+      END;
     END IF;"""
 
 # The write goes through, and that its record is missing is itself on record.
@@ -73,25 +81,36 @@ _WARN = """
   BEGIN
     DECLARE v_code INT;
     DECLARE v_message TEXT CHARACTER SET utf8mb4;
+    DECLARE v_failed VARCHAR(128) CHARACTER SET utf8mb4 DEFAULT {failed};
+    DECLARE v_nothing VARCHAR(128) CHARACTER SET utf8mb4 DEFAULT {nothing};
     DECLARE EXIT HANDLER FOR SQLEXCEPTION
-      SIGNAL SQLSTATE '01000' SET MESSAGE_TEXT = {nothing};
+      SIGNAL SQLSTATE '01000' SET MESSAGE_TEXT = v_nothing;
     GET {stacked}DIAGNOSTICS CONDITION 1 v_code = MYSQL_ERRNO, v_message = MESSAGE_TEXT;
     INSERT INTO {schema}.audit_log_data (changed_at, action, schema_name, table_name, new_values, changed_by, db_user,
       client_ip, policy_id)
     VALUES ({changed_at}, 'EVENT', {schema_name}, {table_name},
       JSON_OBJECT('event', 'audit_failure', 'operation', {action}, 'code', v_code + 0, 'error', v_message),
       {db_user}, {db_user}, {client_host}, {policy_id});
-    SIGNAL SQLSTATE '01000' SET MESSAGE_TEXT = {failed};
+    SIGNAL SQLSTATE '01000' SET MESSAGE_TEXT = v_failed;
   END;"""
 
-# Above it, a value is recorded as its size and digest: an image has to fit into one packet, whatever escapes it needs.
+# An image has to fit into max_allowed_packet, and escapes make a value up to six times as long. Above a sixteenth of it
+# for all of a row's long values, each that has more than its share is recorded as its size and digest.
 _LIMIT = "@@max_allowed_packet DIV {share}"
+_ROW_SHARE = 16
 
-_WITH_OMISSIONS = """IF({any_large},
-        JSON_MERGE_PATCH({image}, CONCAT('{', CONCAT_WS(', ', {omissions}), '}')),
+_WITH_OMISSIONS = """IF({large},
+        JSON_MERGE_PATCH({shortened}, CONCAT('{', CONCAT_WS(', ', {omissions}), '}')),
         {image})"""
 
-_VARIABLES = {"changed_by": "v_user", "user": "v_user", "client_ip": "v_client", "ip_address": "v_client"}
+_VARIABLES = {
+    "changed_by": "v_user",
+    "user": "v_user",
+    "client_ip": "v_client",
+    "ip_address": "v_client",
+    "application_name": "v_application",
+    "transaction_id": "v_transaction",
+}
 _ROWS = {"insert": ("NEW",), "update": ("OLD", "NEW"), "delete": ("OLD",)}
 
 
@@ -116,6 +135,7 @@ class Capture:
         return sql(
             _BODY,
             declarations=Joined("", tuple(self._declarations(operation, places))),
+            compare=self._compare() if operation == "update" else sql(""),
             condition=self._condition(operation),
             context=sql(_CONTEXT, **places),
             require=self._require(operation),
@@ -153,17 +173,21 @@ class Capture:
     def _declarations(self, operation: str, places: dict[str, Any]) -> list[Sql]:
         declarations = [sql(_DECLARATIONS)]
         if operation == "update":
-            names = tuple(
-                sql("IF({same}, NULL, {name})", same=column.same(), name=column.quoted_key())
-                for column in self._recorded()
-            )
-            declarations.append(sql(_CHANGED, columns=Joined(",\n    ", names or (sql("NULL"),))))
+            declarations.append(sql(_DECLARE_CHANGED))
         if self.policy.on_failure == "warn":
-            what = f"audit: {operation.upper()} on {'.'.join(self.table)} was not recorded"
-            messages = {"failed": _message(what), "nothing": _message(f"{what}, nor could the failure be")}
+            messages = {
+                "failed": self._message(operation, "was not recorded"),
+                "nothing": self._message(operation, "was not recorded, nor could the failure be"),
+            }
             stacked = sql("" if self.is_mariadb else "STACKED ")
             declarations.append(sql(_WARN, stacked=stacked, **messages, **places))
         return declarations
+
+    def _compare(self) -> Sql:
+        names = tuple(
+            sql("IF({same}, NULL, {name})", same=column.same(), name=column.quoted_key()) for column in self._recorded()
+        )
+        return sql(_CHANGED, columns=Joined(",\n    ", names or (sql("NULL"),)))
 
     def _condition(self, operation: str) -> Sql:
         tests = [sql("({text})", text=Verbatim(self.policy.when))] if self.policy.when else []
@@ -178,25 +202,34 @@ class Capture:
         missing = tuple(
             sql(f"{_VARIABLES[key]} IS NULL")
             if key in _VARIABLES
-            else sql("JSON_VALUE(v_context, {path}) IS NULL", path=Literal(f"$.{key}"))
+            else sql("JSON_EXTRACT(v_context, {path}) IS NULL", path=Literal(f"$.{key}"))
             for key in keys
         )
         return sql(
             _REQUIRE,
             missing=Joined(" OR ", missing),
             state=sql("01000" if self.policy.on_failure == "warn" else "45000"),
-            message=_message(
-                f"audit: {operation.upper()} on {'.'.join(self.table)} needs {', '.join(keys)}: "
-                f"CALL {self.schema}.set_context(...)"
-            ),
+            message=self._message(operation, f"needs {', '.join(keys)}: CALL {self.schema}.set_context(...)"),
         )
 
+    def _message(self, operation: str, what: str) -> Sql:
+        """Return words that SIGNAL takes; of a long name, the beginning is enough to find the table."""
+        start = f"audit: {operation.upper()} on "
+        name = ".".join(self.table)
+        room = _MESSAGE_LENGTH - len(start) - len(what) - 1
+        if len(name) > room:
+            name = name[: max(room - 3, 0)] + "..."
+        return text(f"{start}{name} {what}"[:_MESSAGE_LENGTH])
+
     def _record_id(self, row: str) -> Sql:
+        """Return the key as the images hold it: in clear it must not be, where a policy masks it."""
         if not self.key:
             return sql("NULL")
         if len(self.key) == 1:
-            return self.key[0].text_value(row)
-        return sql("JSON_ARRAY({values})", values=Joined(", ", tuple(column.value(row) for column in self.key)))
+            (column,) = self.key
+            return self._stored(column, row) if self.masked(column) else column.text_value(row)
+        values = tuple(self._stored(column, row) for column in self.key)
+        return sql("JSON_ARRAY({values})", values=Joined(", ", values))
 
     def _new_values(self, operation: str) -> Sql:
         if operation == "delete":
@@ -205,31 +238,45 @@ class Capture:
             return self._changed_image()
         return self._image("NEW")
 
-    def _stored(self, column: Column, row: str) -> Sql:
-        """Return what a record holds of a column."""
+    def _stored(self, column: Column, row: str, unless: Sql | None = None) -> Sql:
+        """Return what a record holds of a column; of a value in clear, NULL where a condition holds."""
         masked = self.masked(column)
         if masked == "redact":
             return sql("'[REDACTED]'")
         if masked == "hash":
             return sql(
-                "{schema}.keyed_digest({value})", schema=Identifier.of(self.schema), value=column.text_value(row)
+                "{schema}.keyed_digest({value})", schema=Identifier.of(self.schema), value=self._digestible(column, row)
             )
-        if column.is_long:
-            return column.value(row, unless=self._large(column, row))
-        return column.value(row)
+        return column.value(row, unless)
+
+    def _digestible(self, column: Column, row: str) -> Sql:
+        if not column.is_long:
+            return column.text_value(row)
+        # The same limit in every table, so that equal values have equal digests.
+        large = sql("{size} > {limit}", size=column.size(row), limit=sql(_LIMIT, share=Literal(_ROW_SHARE)))
+        return sql(
+            "IF({large}, {digest}, {value})",
+            large=large,
+            digest=column.digest(row),
+            value=column.text_value(row, unless=large),
+        )
+
+    def _long(self) -> list[Column]:
+        return [column for column in self._recorded() if column.is_long and not self.masked(column)]
 
     def _large(self, column: Column, row: str) -> Sql:
-        long = sum(column.is_long for column in self._recorded())
-        limit = sql(_LIMIT, share=Literal(8 * max(2, long)))
+        """Return the condition that a value has more than its share."""
+        limit = sql(_LIMIT, share=Literal(8 * max(2, len(self._long()))))
         return sql("COALESCE({size}, 0) > {limit}", size=column.size(row), limit=limit)
 
+    def _row_is_large(self, row: str) -> Sql:
+        sizes = tuple(sql("COALESCE({size}, 0)", size=column.size(row)) for column in self._long())
+        return sql("{total} > {limit}", total=Joined(" + ", sizes), limit=sql(_LIMIT, share=Literal(_ROW_SHARE)))
+
     def _image(self, row: str) -> Sql:
-        columns = self._recorded()
-        pairs = tuple(sql("{name}, {value}", name=column.key(), value=self._stored(column, row)) for column in columns)
-        image = sql("JSON_OBJECT({pairs})", pairs=Joined(", ", pairs))
-        long = [column for column in columns if column.is_long and not self.masked(column)]
+        long = self._long()
         if not long:
-            return image
+            return self._object(row)
         omissions = tuple(
             sql(
                 "IF({large}, CONCAT({name}, {omission}), NULL)",
@@ -241,23 +288,48 @@ class Capture:
         )
         return sql(
             _WITH_OMISSIONS,
-            any_large=Joined(" OR ", tuple(self._large(column, row) for column in long)),
-            image=image,
+            large=self._row_is_large(row),
+            shortened=self._object(row, shortened=True),
+            image=self._object(row),
             omissions=Joined(", ", omissions),
         )
 
-    def _changed_image(self) -> Sql:
-        parts = tuple(
+    def _object(self, row: str, shortened: bool = False) -> Sql:
+        """Return the image as an object, with `shortened` without the values that are too large."""
+        long = self._long() if shortened else []
+        pairs = tuple(
             sql(
-                "IF({same}, NULL, CONCAT({name}, JSON_EXTRACT(JSON_ARRAY({value}), '$[0]')))",
-                same=column.same(),
-                name=column.quoted_key(": "),
-                value=self._stored(column, "NEW"),
+                "{name}, {value}",
+                name=column.key(),
+                value=self._stored(column, row, self._large(column, row) if column in long else None),
             )
             for column in self._recorded()
         )
-        return sql("CONCAT('{', CONCAT_WS(', ', {parts}), '}')", parts=Joined(",\n        ", parts))
+        return sql("JSON_OBJECT({pairs})", pairs=Joined(", ", pairs))
 
+    def _changed_image(self) -> Sql:
+        columns = self._recorded()
+        if self.is_mariadb:
+            parts = tuple(self._changed_part(column) for column in columns)
+            return sql("CONCAT('{', CONCAT_WS(', ', {parts}), '}')", parts=Joined(",\n        ", parts))
+        # MySQL reads a number out of a text as a DOUBLE, which has fewer digits than a DECIMAL. No column is called "".
+        paths = tuple(sql("IF({same}, {path}, '$.\"\"')", same=column.same(), path=column.path()) for column in columns)
+        return sql("JSON_REMOVE({image},\n        {paths})", image=self._image("NEW"), paths=Joined(", ", paths))
 
-def _message(words: str) -> Sql:
-    return text(words[:_MESSAGE_LENGTH])
+    def _changed_part(self, column: Column) -> Sql:
+        """Return a column's name and new value as text, or NULL where it has not changed."""
+        value = sql("JSON_EXTRACT(JSON_ARRAY({value}), '$[0]')", value=self._stored(column, "NEW"))
+        if column in self._long():
+            value = sql(
+                "IF({row} AND {large}, {omission}, {value})",
+                row=self._row_is_large("NEW"),
+                large=self._large(column, "NEW"),
+                omission=column.omission("NEW"),
+                value=value,
+            )
+        return sql(
+            "IF({same}, NULL, CONCAT({name}, {value}))",
+            same=column.same(),
+            name=column.quoted_key(": "),
+            value=value,
+        )

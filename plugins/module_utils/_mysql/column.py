@@ -22,23 +22,42 @@ _GEOMETRIES = (
     *("multipoint", "multilinestring", "multipolygon", "geometrycollection", "geomcollection"),
 )
 
-#: Types whose values can be larger than 64 kB, so that a few of them could exceed max_allowed_packet.
-_LONG = ("mediumblob", "longblob", "mediumtext", "longtext", "json", "json_text", *_GEOMETRIES)
+#: Types whose values count for nothing in the 64 kB that a row may have, so that some could exceed max_allowed_packet.
+_LONG = (
+    *("blob", "mediumblob", "longblob", "text", "mediumtext", "longtext", "json", "json_text", "vector"),
+    *_GEOMETRIES,
+)
 
-# FLOAT alone would be written with six digits; as a DOUBLE it keeps all that it has. TIMESTAMP is shown in the time
-# zone of the session: what is stored is the number of seconds, which is turned into UTC (0 is the zero date).
+# A value as deep as JSON may be does not fit into an image, which is one deeper: it is recorded as text.
+_JSON = "IF(JSON_DEPTH({column}) >= 100, JSON_EXTRACT(JSON_ARRAY(CAST({column} AS CHAR)), '$[0]'), {column})"
+_JSON_TEXT = """JSON_COMPACT(IF(JSON_VALID(CONCAT('[', CONVERT({column} USING utf8mb4), ']')),
+        CONVERT({column} USING utf8mb4), JSON_QUOTE(CONVERT({column} USING utf8mb4))))"""
+
+# ST_SRID() refuses coordinates that a column takes from elsewhere; the first four bytes are the same number.
+_GEOMETRY = "CONCAT('SRID=', CONV(HEX(REVERSE(LEFT({column}, 4))), 16, 10), ';', ST_AsText({column}))"
+
+# TIMESTAMP is shown in the time zone of the session: what is stored is the number of seconds, which is turned into UTC.
+# Of the zero timestamp in a trigger, it is 0 in MySQL and NULL in MariaDB.
+_TIMESTAMP = """IF({column} IS NULL, NULL, COALESCE(
+        CAST(TIMESTAMP'1970-01-01 00:00:00' + INTERVAL NULLIF(UNIX_TIMESTAMP({column}), 0) SECOND AS CHAR),
+        '0000-00-00 00:00:00'))"""
+
+# TO_BASE64() breaks the line after 76 characters.
+_BASE64 = "REPLACE(TO_BASE64({column}), CONVERT(x'0A' USING utf8mb4), '')"
+
+# What is ZEROFILL, MariaDB would write as 0042, which is no JSON; the sum of it is 42, as exact as it was. FLOAT alone
+# would be written with six digits; as a DOUBLE it keeps all that it has.
 _VALUES = {
     "float": "CAST({column} AS DOUBLE)",
-    "double": "{column}",
+    "double": "CAST({column} AS DOUBLE)",
     "bit": "CAST({column} AS UNSIGNED)",
     "year": "CAST({column} AS UNSIGNED)",
-    "json": "{column}",
-    "json_text": "JSON_COMPACT({column})",
-    "timestamp": "IF(UNIX_TIMESTAMP({column}) = 0, '0000-00-00 00:00:00', "
-    "CAST(TIMESTAMP'1970-01-01 00:00:00' + INTERVAL UNIX_TIMESTAMP({column}) SECOND AS CHAR))",
-    **dict.fromkeys(_NUMBERS, "{column}"),
-    **dict.fromkeys(_BINARY, "TO_BASE64({column})"),
-    **dict.fromkeys(_GEOMETRIES, "CONCAT('SRID=', ST_SRID({column}), ';', ST_AsText({column}))"),
+    "json": _JSON,
+    "json_text": _JSON_TEXT,
+    "timestamp": _TIMESTAMP,
+    **dict.fromkeys(_NUMBERS, "{column} + 0"),
+    **dict.fromkeys(_BINARY, _BASE64),
+    **dict.fromkeys(_GEOMETRIES, _GEOMETRY),
 }
 _TEXT_VALUE = "CONVERT({column} USING utf8mb4)"
 _OTHER_VALUE = "CAST({column} AS CHAR)"
@@ -48,6 +67,8 @@ _SAME_TEXT = (
     "({old} COLLATE {charset}_bin <=> {new} COLLATE {charset}_bin AND OCTET_LENGTH({old}) <=> OCTET_LENGTH({new}))"
 )
 _SAME_JSON = "CAST({old} AS CHAR) COLLATE utf8mb4_bin <=> CAST({new} AS CHAR) COLLATE utf8mb4_bin"
+# In the hour that the end of daylight saving time repeats, the session's clock shows two instants alike.
+_SAME_INSTANT = "({old} <=> {new} AND UNIX_TIMESTAMP({old}) <=> UNIX_TIMESTAMP({new}))"
 _SAME = "{old} <=> {new}"
 
 
@@ -79,15 +100,17 @@ class Column:
             column = sql("IF({unless}, NULL, {column})", unless=unless, column=column)
         return sql(template, column=column)
 
-    def text_value(self, row: str) -> Sql:
-        """Return the value as text, for a key or a digest."""
-        return sql("CAST({value} AS CHAR)", value=self.value(row))
+    def text_value(self, row: str, unless: Sql | None = None) -> Sql:
+        """Return the value as text, for a key or a digest, or NULL where a condition holds."""
+        return sql("CAST({value} AS CHAR)", value=self.value(row, unless))
 
     def same(self) -> Sql:
         """Return the condition that OLD and NEW hold the same value."""
         template = _SAME
         if self.kind == "json":
             template = _SAME_JSON
+        elif self.kind == "timestamp":
+            template = _SAME_INSTANT
         elif self.charset:
             template = _SAME_TEXT
         return sql(template, old=self.reference("OLD"), new=self.reference("NEW"), charset=Verbatim(self.charset or ""))
@@ -96,12 +119,16 @@ class Column:
         """Return the length in bytes, or NULL."""
         return sql("OCTET_LENGTH({column})", column=self.reference(row))
 
+    def digest(self, row: str) -> Sql:
+        """Return the SHA-256 of the value's bytes, or NULL."""
+        return sql("SHA2({column}, 256)", column=self.reference(row))
+
     def omission(self, row: str) -> Sql:
         """Return what a record holds in place of a value that is too large for it."""
         return sql(
-            "JSON_OBJECT('omitted', 'too large', 'bytes', {size}, 'sha256', SHA2({column}, 256))",
+            "JSON_OBJECT('omitted', 'too large', 'bytes', {size}, 'sha256', {digest})",
             size=self.size(row),
-            column=self.reference(row),
+            digest=self.digest(row),
         )
 
     def key(self) -> Sql:
@@ -111,3 +138,7 @@ class Column:
     def quoted_key(self, after: str = "") -> Sql:
         """Return the column's name as a JSON string, in a text literal."""
         return text(json.dumps(self.name, ensure_ascii=False) + after)
+
+    def path(self) -> Sql:
+        """Return the JSON path of the column in an image, in a text literal."""
+        return text("$." + json.dumps(self.name, ensure_ascii=False))
