@@ -54,9 +54,10 @@ _CHANGED = """
   SET v_changed = CONCAT_WS(', ',
     {columns});"""
 
-# A session that sets no context pays for two looks at a variable.
+# A session that sets no context pays for two looks at a variable. By their length, because MySQL reads a variable in an
+# expression that has no type of its own as what it was in the session that ran this trigger before: a number, say.
 _CONTEXT = """
-    IF COALESCE(@audit_user, @audit_context) IS NOT NULL THEN
+    IF OCTET_LENGTH(@audit_user) IS NOT NULL OR OCTET_LENGTH(@audit_context) IS NOT NULL THEN
       SET v_context = {schema}.current_context(),
         v_user = JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.user')),
         v_client = JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.ip_address')),
@@ -111,7 +112,6 @@ _VARIABLES = {
     "application_name": "v_application",
     "transaction_id": "v_transaction",
 }
-_ROWS = {"insert": ("NEW",), "update": ("OLD", "NEW"), "delete": ("OLD",)}
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,14 @@ def wanted_rights(readers: Iterable[Account], routines: Iterable[Routine], table
         rights += [Right(account, SEQUENCE, ("SELECT", "INSERT")) for account in (WRITER, OWNER)]
     rights += [Right(account, name, ("SELECT",)) for account in readers for name in _READABLE]
     for routine in routines:
-        rights += [
-            Right(account, routine.name, ("EXECUTE",), routine.kind)
-            for account in dict.fromkeys((routine.definer, *routine.executors))
-        ]
+        rights += routine_rights(routine)
     return rights
+
+
+def routine_rights(routine: Routine) -> list[Right]:
+    """Return who may call a routine."""
+    accounts = dict.fromkeys((routine.definer, *routine.executors))
+    return [Right(account, routine.name, ("EXECUTE",), routine.kind) for account in accounts]
 
 
 def plan_grants(transaction: Transaction, rights: list[Right], catalog: TrailCatalog) -> None:

@@ -12,10 +12,10 @@ from .._core.plan import Plan, Transaction
 from .._core.policy import parse_policies
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from . import trail_tables as tables
-from .accounts import ACCOUNTS, CREATE_ACCOUNT, LOCK_ACCOUNT, WRITER
+from .accounts import ACCOUNTS, CREATE_ACCOUNT, GRANT, LOCK_ACCOUNT, WRITER
 from .capture import Capture
 from .column import Column
-from .grants import plan_grants, plan_revokes, wanted_rights
+from .grants import plan_grants, plan_revokes, routine_rights, wanted_rights
 from .partition_plan import AHEAD_SETTING, DEFAULT_AHEAD, DEFAULT_INTERVAL, INTERVAL_SETTING
 from .routine import Routine
 from .session import Session
@@ -135,11 +135,15 @@ class _Builder:
             if not difference:
                 continue
             reason = f"{routine.kind.lower()} {routine.name} {difference}"
-            if current and not self.session.is_mariadb:
-                self.steps.add(
-                    sql(f"DROP {current['kind']} {{name}}", name=Identifier.of(schema, routine.name)), reason
-                )
+            replaced = current if current and not self.session.is_mariadb else None
+            if replaced:
+                statement = sql(f"DROP {replaced['kind']} {{name}}", name=Identifier.of(schema, routine.name))
+                self.steps.add(statement, reason)
             self.steps.add(routine.create(schema, self.session.is_mariadb), reason, "altered" if current else "missing")
+            if replaced:
+                # With a routine go the rights on it: at once, for triggers that run now need them.
+                for right in routine_rights(routine):
+                    self.steps.add(right.statement(GRANT, schema), f"{right.account} may execute {routine.name} again")
 
     def views(self) -> None:
         for name, query in tables.VIEWS.items():

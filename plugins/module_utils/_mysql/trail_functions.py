@@ -26,21 +26,33 @@ _CURRENT_CONTEXT = """
 BEGIN
   DECLARE v_text LONGTEXT CHARACTER SET utf8mb4;
   DECLARE v_context LONGTEXT CHARACTER SET utf8mb4 DEFAULT '{}';
-  DECLARE v_user TEXT CHARACTER SET utf8mb4;
-  DECLARE EXIT HANDLER FOR SQLEXCEPTION RETURN '{"unreadable": ["@audit_context"]}';
-  SET v_text = NULLIF(CONVERT(@audit_context USING utf8mb4), '');
-  IF OCTET_LENGTH(v_text) <= 65536 AND JSON_VALID(v_text) THEN
-    IF JSON_TYPE(v_text) = 'OBJECT' THEN
+  DECLARE v_user, v_unreadable TEXT CHARACTER SET utf8mb4;
+  BEGIN
+    DECLARE EXIT HANDLER FOR SQLEXCEPTION SET v_unreadable = '@audit_context', v_context = '{}', v_user = NULL;
+    SET v_text = CONVERT(@audit_context USING utf8mb4);
+    IF v_text IS NULL OR OCTET_LENGTH(v_text) > 65536 OR NOT JSON_VALID(v_text) THEN
+      SET v_unreadable = IF(COALESCE(OCTET_LENGTH(@audit_context), 0) = 0, NULL, '@audit_context');
+    ELSEIF JSON_TYPE(v_text) = 'OBJECT' THEN
       SET v_context = {schema}.snake_case(v_text);
     ELSEIF JSON_TYPE(v_text) IN ('STRING', 'INTEGER') THEN
       SET v_user = JSON_UNQUOTE(v_text);
     ELSE
-      SET v_context = '{"unreadable": ["@audit_context"]}';
+      SET v_unreadable = '@audit_context';
     END IF;
-  ELSEIF v_text IS NOT NULL THEN
-    SET v_context = '{"unreadable": ["@audit_context"]}';
+  END;
+  BEGIN
+    DECLARE EXIT HANDLER FOR SQLEXCEPTION SET v_unreadable = CONCAT_WS('", "', v_unreadable, '@audit_user');
+    SET v_text = CONVERT(@audit_user USING utf8mb4);
+    IF v_text <> '' THEN
+      SET v_user = v_text;
+    ELSEIF v_text IS NULL AND OCTET_LENGTH(@audit_user) > 0 THEN
+      SET v_unreadable = CONCAT_WS('", "', v_unreadable, '@audit_user');
+    END IF;
+  END;
+  IF v_unreadable IS NOT NULL THEN
+    SET v_context = JSON_SET(v_context, '$.unreadable', JSON_EXTRACT(CONCAT('["', v_unreadable, '"]'), '$'));
   END IF;
-  SET v_user = COALESCE(NULLIF(CONVERT(@audit_user USING utf8mb4), ''), v_user,
+  SET v_user = COALESCE(v_user,
     JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.user')), JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.user_id')),
     JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.username')), JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.sub')),
     JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.user_email')), JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.email')),
@@ -49,7 +61,7 @@ BEGIN
   IF v_user <> '' THEN
     SET v_context = JSON_SET(v_context, '$.user', LEFT(v_user, 500));
   END IF;
-  IF @audit_transaction IS NOT NULL AND JSON_EXTRACT(v_context, '$.transaction_id') IS NULL THEN
+  IF OCTET_LENGTH(@audit_transaction) IS NOT NULL AND JSON_EXTRACT(v_context, '$.transaction_id') IS NULL THEN
     SET v_context = JSON_SET(v_context, '$.transaction_id', LEFT(CONVERT(@audit_transaction USING utf8mb4), 64));
   END IF;
   RETURN {schema}.fitting(v_context);
@@ -147,7 +159,8 @@ RETURN (
 )
 """
 
-# JSON_MERGE_PATCH() would take a NULL in the changes for a column that is gone.
+# JSON_MERGE_PATCH() would take a NULL in the changes for a column that is gone; as text, MySQL would take exact numbers
+# for floating ones.
 _OVERLAY = """
 BEGIN
   DECLARE v_keys LONGTEXT CHARACTER SET utf8mb4 DEFAULT JSON_KEYS(changes);
@@ -260,7 +273,7 @@ def trail_routines(
             "TEXT CHARACTER SET utf8mb4",
             access="READS SQL DATA",
         ),
-        Routine("overlay", verbatim(_OVERLAY), f"image {_TEXT}, changes {_TEXT}", _TEXT, executors=tuple(readers)),
+        Routine("overlay", verbatim(_OVERLAY), "image JSON, changes JSON", "JSON", executors=tuple(readers)),
         Routine(
             "maintain_partitions_at",
             sql(_MAINTAIN.strip(), statement=statement, **place),

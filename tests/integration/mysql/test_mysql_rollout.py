@@ -158,8 +158,7 @@ def test_a_column_that_is_gone_stops_writes_or_is_itself_on_record(people, chang
     assert (record.action, record.new_values["event"], record.new_values["operation"]) == (
         *("EVENT", "audit_failure", "INSERT"),
     )
-    if people.server.is_mariadb:
-        assert record.new_values["code"] == 1054
+    assert record.new_values["code"] == 1054
 
 
 def test_an_added_column_is_missing_from_records_until_the_next_run(people):
