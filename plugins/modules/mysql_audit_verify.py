@@ -25,22 +25,8 @@ extends_documentation_fragment:
   - dbfleet.audit.partitions
   - dbfleet.audit.mysql_partitions
   - dbfleet.audit.policies
-attributes:
-  check_mode:
-    description: Compares as always; the self-test, which changes nothing that stays, is left out.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
-options:
-  self_test:
-    description: Make the probe changes and the attempts to tamper.
-    type: bool
-    default: true
-  fail_on_problem:
-    description: Fail when there are problems.
-    type: bool
-    default: true
+  - dbfleet.audit.verify
+options: {}
 """
 
 EXAMPLES = r"""
@@ -106,6 +92,7 @@ seconds:
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import SCHEMA_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.rollout import TRIGGER_SPEC
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.verification import VERIFY_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.module import MysqlModule
 from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.partitions_module import PARTITION_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.trail_module import TRAIL_SPEC
@@ -113,16 +100,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.verify import
 
 
 def main() -> None:
-    MysqlModule(
-        {
-            **SCHEMA_SPEC,
-            **TRAIL_SPEC,
-            **PARTITION_SPEC,
-            **TRIGGER_SPEC,
-            "self_test": {"type": "bool", "default": True},
-            "fail_on_problem": {"type": "bool", "default": True},
-        }
-    ).run(verify)
+    MysqlModule({**SCHEMA_SPEC, **TRAIL_SPEC, **PARTITION_SPEC, **TRIGGER_SPEC, **VERIFY_SPEC}).run(verify)
 
 
 if __name__ == "__main__":

@@ -24,22 +24,8 @@ extends_documentation_fragment:
   - dbfleet.audit.trail
   - dbfleet.audit.partitions
   - dbfleet.audit.policies
-attributes:
-  check_mode:
-    description: Compares as always; the self-test, which changes nothing that stays, is left out.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
-options:
-  self_test:
-    description: Make the probe changes and the attempts to tamper.
-    type: bool
-    default: true
-  fail_on_problem:
-    description: Fail when there are problems.
-    type: bool
-    default: true
+  - dbfleet.audit.verify
+options: {}
 """
 
 EXAMPLES = r"""
@@ -107,6 +93,7 @@ seconds:
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import SCHEMA_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.rollout import TRIGGER_SPEC
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.verification import VERIFY_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import PostgresqlModule
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.partitions_module import PARTITION_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.trail_module import TRAIL_SPEC
@@ -114,16 +101,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.verify i
 
 
 def main() -> None:
-    PostgresqlModule(
-        {
-            **SCHEMA_SPEC,
-            **TRAIL_SPEC,
-            **PARTITION_SPEC,
-            **TRIGGER_SPEC,
-            "self_test": {"type": "bool", "default": True},
-            "fail_on_problem": {"type": "bool", "default": True},
-        }
-    ).run(verify)
+    PostgresqlModule({**SCHEMA_SPEC, **TRAIL_SPEC, **PARTITION_SPEC, **TRIGGER_SPEC, **VERIFY_SPEC}).run(verify)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,14 @@ def changes(schema: Schema, table: str) -> list[tuple[str, t.Any, t.Any]]:
     return [(record.action, record.old_values, record.new_values) for record in records(schema, table)]
 
 
+def left(schema: Schema, table: str, *statements: str) -> list[Record]:
+    """Return what statements left in the log of a table."""
+    last = schema.value("SELECT COALESCE(MAX(id), 0) FROM audit.audit_log_data")
+    for statement in statements:
+        schema.execute(statement)
+    return [record for record in records(schema, table) if record.id > last]
+
+
 def install_trail(schema: Schema, /, **options: t.Any) -> running.ModuleResult:
     """Install the trail of the server, with its partitions."""
     result = running.run_module("mysql_audit_trail", **{**schema.login, **options})

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from .errors import AuditError
 from .module import AuditModule
 from .plan import Plan
 from .rollout import exceptions
 from .selection import Selection
+
+VERIFY_SPEC: dict[str, Any] = {
+    "self_test": {"type": "bool", "default": True},
+    "fail_on_problem": {"type": "bool", "default": True},
+}
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,16 @@
 # Copyright: dbfleet.audit contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Values of every type are recorded exactly, their changes are seen, and none is too large to be written."""
+"""Values of every type are recorded exactly, and their changes are seen."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import struct
 import typing as t
 
 import pytest
-from mysql_auditing import Record, records, rollout
+from mysql_auditing import left, records, rollout
 from mysql_databases import MysqlServer, Schema, fetch, quote_name
 
 
@@ -144,22 +143,17 @@ ODD_NAMES = (
     *("%s", "{place}", "$.a", "a.b", "v_changed", "v_user", "v_message", "[*]", "x" * 64, "?", "#", "--x"),
 )
 WIDE = 300
-TEXTS = 60
 
 
 def tables(server: MysqlServer) -> list[str]:
     kinds = ", ".join(f"`{name}` {kind.type}" for name, kind in KINDS.items() if is_there(kind, server))
     odd = ", ".join(f"{quote_name(name)} TEXT" for name in ODD_NAMES)
     wide = ", ".join(f"c{number} INT" for number in range(1, WIDE))
-    texts = ", ".join(f"c{number} TEXT" for number in range(TEXTS))
-    sizes = "body LONGTEXT, raw LONGBLOB, doc JSON, sixteen LONGTEXT CHARACTER SET utf16, title VARCHAR(20), n INT"
     made = []
     for image in IMAGES:
         made += [
             f"CREATE TABLE kinds_{image} (id INT PRIMARY KEY, {kinds})",
             f"CREATE TABLE odd_{image} (id INT PRIMARY KEY, {odd})",
-            f"CREATE TABLE sizes_{image} (id INT PRIMARY KEY, {sizes})",
-            f"CREATE TABLE texts_{image} (id INT PRIMARY KEY, {texts})",
             f"CREATE TABLE made_{image} (id INT PRIMARY KEY, n INT, hidden INT INVISIBLE, "
             "twice INT AS (n * 2) VIRTUAL, thrice INT AS (n * 3) STORED)",
         ]
@@ -192,14 +186,6 @@ def shop(trail: MysqlServer) -> t.Iterator[Schema]:
         )
         assert made.value(f"SELECT COUNT(*) FROM audit.audit_log_data WHERE {invalid}") == 0
         assert not rollout(made, *policies(made)).changed
-
-
-def left(shop: Schema, table: str, *statements: str) -> list[Record]:
-    """Return what statements left in the log of a table."""
-    last = shop.value("SELECT COALESCE(MAX(id), 0) FROM audit.audit_log_data")
-    for statement in statements:
-        shop.execute(statement)
-    return [record for record in records(shop, table) if record.id > last]
 
 
 def test_kinds_are_those_of_this_server(shop):
@@ -350,82 +336,3 @@ def summer_time(shop: Schema) -> t.Iterator[str]:
     )
     yield name
     remove()
-
-
-def omission(found: t.Any, content: bytes) -> bool:
-    """Tell whether a record says of a value that it is too large, and of these bytes."""
-    return found == {"omitted": "too large", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-@pytest.mark.parametrize("image", IMAGES)
-def test_a_value_that_is_too_large_is_recorded_as_its_size_and_digest(shop, image):
-    size = shop.value("SELECT @@max_allowed_packet") // 8
-    table = f"sizes_{image}"
-    log = left(
-        shop,
-        table,
-        f"INSERT INTO {table} (id, body, raw, doc, title) VALUES (1, 'small', x'00', '[1]', 'it')",
-        f"UPDATE {table} SET body = REPEAT('é', {size // 2})",
-        f"UPDATE {table} SET raw = REPEAT(x'01', {size}), n = 1",
-        f"UPDATE {table} SET doc = CONCAT('[\"', REPEAT('x', {size}), '\"]')",
-        f"UPDATE {table} SET sixteen = REPEAT(CHAR(1 USING utf8mb4), {size // 2})",
-        f"UPDATE {table} SET title = 'of it'",
-        f"UPDATE {table} SET body = 'small again', raw = NULL, doc = '[2]', sixteen = 'x'",
-        f"UPDATE {table} SET body = CONCAT(body, '!')",
-        f"DELETE FROM {table}",
-    )
-    contents = {
-        "body": ("é" * (size // 2)).encode(),
-        "raw": b"\x01" * size,
-        "doc": f'["{"x" * size}"]'.encode(),
-        "sixteen": b"\0\x01" * (size // 2),
-    }
-    insert, *larger, title, smaller, small, delete = log
-    assert insert.new_values["body"] == "small"
-    for record, (name, content) in zip(larger, contents.items()):
-        assert omission(record.new_values[name], content), name
-        assert record.changed_columns == ([name, "n"] if name == "raw" else [name])
-    assert larger[1].new_values["n"] == 1
-    if image == "full":
-        assert title.new_values == {**title.old_values, "title": "of it"}
-        assert (title.old_values["id"], title.old_values["title"], title.old_values["n"]) == (1, "it", 1)
-    assert all(omission(smaller.old_values[name], content) for name, content in contents.items())
-    after = {name: smaller.new_values[name] for name in contents}
-    assert after == {"body": "small again", "raw": None, "doc": [2], "sixteen": "x"}
-    assert (small.new_values["body"], delete.old_values["body"]) == ("small again!", "small again!")
-
-
-@pytest.mark.parametrize("image", IMAGES)
-def test_no_value_that_the_server_takes_is_too_large_for_the_log(shop, image):
-    packet = shop.value("SELECT @@max_allowed_packet")
-    table, most = f"sizes_{image}", packet - 1024
-    log = left(
-        shop,
-        table,
-        f"INSERT INTO {table} (id, body, raw) VALUES (2, REPEAT('\x01', {most}), REPEAT('x', {most}))",
-        f"UPDATE {table} SET body = REPEAT(CHAR(2), {packet} DIV 17), raw = NULL",
-        f"UPDATE {table} SET body = REPEAT(CHAR(2), {packet} DIV 32), raw = REPEAT(x'01', {packet} DIV 33)",
-        f"DELETE FROM {table}",
-    )
-    assert len(log) == 4
-    assert len(log[1].new_values["body"]) == packet // 17
-    assert (len(log[2].new_values["body"]), type(log[2].new_values["raw"])) == (packet // 32, str)
-
-
-@pytest.mark.parametrize("image", IMAGES)
-def test_many_texts_that_are_too_large_together(shop, image):
-    """Control characters are written as six: 60 columns of 64 kB make an image of 23 MB."""
-    table = f"texts_{image}"
-    every = ", ".join(f"c{number} = REPEAT(CHAR(1), 65535)" for number in range(1, TEXTS))
-    _insert, update, delete = left(
-        shop,
-        table,
-        f"INSERT INTO {table} (id, c0) VALUES (1, 'kept')",
-        f"UPDATE {table} SET {every}",
-        f"DELETE FROM {table}",
-    )
-    texts = {name: value for name, value in delete.old_values.items() if name not in ("id", "c0")}
-    assert (len(texts), delete.old_values["c0"]) == (TEXTS - 1, "kept")
-    assert all(value == "\x01" * 65535 or omission(value, b"\x01" * 65535) for value in texts.values())
-    assert len(update.changed_columns) == TEXTS - 1
-    assert update.new_values.items() >= texts.items()
