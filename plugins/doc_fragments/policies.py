@@ -29,7 +29,7 @@ options:
       - C(auto_attach) (bool) audits a table that is created later in the transaction that creates it, if the policy is
         the one that matches it. C(audit.add_table()) does the same for one table, whatever the policy says here.
       - On MariaDB and MySQL a database is the schema of a pattern, and what those servers cannot do is refused with
-        the reason: the operation V(truncate), C(capture) V(statement), C(auto_attach).
+        the reason, namely the operation V(truncate), C(capture) V(statement) and C(auto_attach).
     type: list
     elements: dict
     default: []
