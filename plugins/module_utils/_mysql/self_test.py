@@ -69,9 +69,9 @@ def _refused(session: Session, schema: str) -> list[Problem]:
         except pymysql.MySQLError as error:
             if _number(error) == _REFUSED:
                 continue
-            problems.append(Problem("not_refused", f"{statement.split(' WHERE')[0]}: {describe(error)}"))
+            problems.append(Problem("not_refused", f"{attempt[:6]} of the log: {describe(error)}"))
         else:
-            problems.append(Problem("not_refused", f"{statement.split(' WHERE')[0]} was not refused"))
+            problems.append(Problem("not_refused", f"{attempt[:6]} of the log was not refused"))
     return problems
 
 

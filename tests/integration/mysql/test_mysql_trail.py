@@ -128,21 +128,20 @@ def test_accounts_that_cannot_be_are_refused_before_anything_is_changed(bare, op
 
 
 def test_the_trail_can_have_another_name(bare):
-    name = f"{bare.name}_trail"
+    place = {**bare.login, "schema": f"{bare.name}_trail"}
+    policies = [{"tables": [f"{bare.name}.people"], "columns": {"hash": ["ssn"]}}]
+    bare.execute("CREATE TABLE people (id INT PRIMARY KEY, ssn VARCHAR(20))")
     try:
-        trail_module(bare, schema=name)
-        running.run_module("mysql_audit_partitions", schema=name, **bare.login)
-        bare.execute("CREATE TABLE people (id INT PRIMARY KEY, ssn VARCHAR(20))")
-        rollout(bare, {"tables": [f"{bare.name}.people"], "columns": {"hash": ["ssn"]}}, schema=name)
-        bare.execute(f'CALL `{name}`.set_context(\'{{"user": "ann"}}\')')
+        for module in ("mysql_audit_trail", "mysql_audit_partitions"):
+            running.run_module(module, **place)
+        running.run_module("mysql_audit_triggers", policies=policies, **place)
+        bare.execute(f'CALL `{place["schema"]}`.set_context(\'{{"user": "ann"}}\')')
         bare.execute("INSERT INTO people VALUES (1, '123')")
-        assert bare.execute(f"SELECT changed_by, record_id FROM `{name}`.audit_log") == [("ann", "1")]
-        assert verification(bare, {"tables": [f"{bare.name}.people"], "columns": {"hash": ["ssn"]}}, schema=name)[
-            "valid"
-        ]
+        assert bare.execute(f"SELECT changed_by, record_id FROM `{place['schema']}`.audit_log") == [("ann", "1")]
+        assert running.run_module("mysql_audit_verify", policies=policies, **place)["valid"]
     finally:
-        rollout(bare, schema=name)
-        trail_module(bare, schema=name, state="absent", drop_log=True)
+        running.run_module("mysql_audit_triggers", **place)
+        running.run_module("mysql_audit_trail", state="absent", drop_log=True, **place)
 
 
 def test_the_trail_is_not_taken_out_while_triggers_write_to_it(bare):
