@@ -30,7 +30,7 @@ class ExternalMysql:
     host: str
     port: int
     user: str
-    password: str
+    password: str = dataclasses.field(repr=False)
     socket: t.ClassVar[None] = None
 
     @classmethod
