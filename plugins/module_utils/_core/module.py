@@ -35,9 +35,6 @@ class AuditSession(Quoter, Protocol):
     def lock(self) -> None:
         """Keep other runs out until the connection ends."""
 
-    def apply(self, plan: Plan, lock_timeout: float, lock_retries: int) -> list[Failure]:
-        """Carry a plan out."""
-
     def close(self) -> None:
         """End the connection."""
 
@@ -72,6 +69,10 @@ class AuditModule(AnsibleModule):
         """Return what the server said, and what to do about it where that is known."""
         raise NotImplementedError
 
+    def apply(self, plan: Plan, session: Any, lock_timeout: float, lock_retries: int) -> list[Failure]:
+        """Carry a plan out; return the transactions that failed."""
+        raise NotImplementedError
+
     def run(self, work: Callable[[Any, Any], None]) -> None:
         """Connect, work, and exit with the results; what a user can put right becomes the module's message."""
         try:
@@ -104,7 +105,7 @@ class AuditModule(AnsibleModule):
         if not plan or self.check_mode:
             return []
         lock_timeout, lock_retries = (self.params.get(key, LOCK_SPEC[key]["default"]) for key in LOCK_SPEC)
-        failures = session.apply(plan, lock_timeout, lock_retries)
+        failures = self.apply(plan, session, lock_timeout, lock_retries)
         _raise_required(plan, failures, session.database)
         return failures
 

@@ -9,12 +9,9 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .._core.plan import Failure, Plan
-
-if TYPE_CHECKING:
-    from .session import Session
+from .session import Session
 
 # Error numbers of MySQL and MariaDB: lock wait timeout, deadlock, lock not available at once.
 _LOCK_ERRORS = (1205, 1213, 3572)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from .._core.module import AuditModule
+from .._core.plan import Failure, Plan
+from .apply import apply
 from .session import PYMYSQL_ERROR, Session, connect, describe, is_lost, pymysql
 
 CONNECTION_SPEC: dict[str, Any] = {
@@ -35,6 +37,9 @@ class MysqlModule(AuditModule):
 
     def connect(self) -> Session:
         return connect(self.params)
+
+    def apply(self, plan: Plan, session: Session, lock_timeout: float, lock_retries: int) -> list[Failure]:
+        return apply(plan, session, lock_timeout, lock_retries)
 
     def explain(self, error: Any) -> str:
         place = self.params["login_unix_socket"] or self.params["login_host"] or "the server"

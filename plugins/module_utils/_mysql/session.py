@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._core.errors import AuditError
-from .._core.plan import Failure, Plan
-from .apply import apply
 
 try:
     import pymysql
@@ -132,10 +130,6 @@ class Session:
                     raise
                 self.error = error
         return done
-
-    def apply(self, plan: Plan, lock_timeout: float, lock_retries: int) -> list[Failure]:
-        """Carry a plan out; return the transactions that failed."""
-        return apply(plan, self, lock_timeout, lock_retries)
 
     def require_writable(self) -> None:
         """Stop before writing where nothing is meant to be written.

@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._core.plan import Failure, Plan, Transaction
-
-if TYPE_CHECKING:
-    from .session import Session
+from .session import Session
 
 # The loop runs in the server, so that a thousand tables cost as many round trips as one. Each unit is committed on
 # its own and holds its locks only that long; one that cannot get a lock leaves its table exactly as it was.

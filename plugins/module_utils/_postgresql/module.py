@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from .._core.module import AuditModule
+from .._core.plan import Failure, Plan
+from .apply import apply
 from .session import PSYCOPG2_ERROR, Session, connect, psycopg2
 
 CONNECTION_SPEC: dict[str, Any] = {
@@ -42,6 +44,9 @@ class PostgresqlModule(AuditModule):
 
     def connect(self) -> Session:
         return connect(self.params)
+
+    def apply(self, plan: Plan, session: Session, lock_timeout: float, lock_retries: int) -> list[Failure]:
+        return apply(plan, session, lock_timeout, lock_retries)
 
     def explain(self, error: Any) -> str:
         text = f"{self.params['login_db']}: {str(error).strip()}"

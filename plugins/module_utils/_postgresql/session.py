@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._core.errors import AuditError
-from .._core.plan import Failure, Plan
 from .._core.sql import Literal, sql
-from .apply import apply
 
 try:
     import psycopg2
@@ -145,10 +143,6 @@ class Session:
                 "(pg_terminate_backend)"
             ) from None
         self.one("SELECT set_config('lock_timeout', '0', false)")
-
-    def apply(self, plan: Plan, lock_timeout: float, lock_retries: int) -> list[Failure]:
-        """Carry a plan out; return the transactions that failed."""
-        return apply(plan, self, lock_timeout, lock_retries)
 
     def identifier(self, *parts: str) -> str:
         return ".".join(psycopg2.extensions.quote_ident(part, self.connection) for part in parts)
