@@ -27,6 +27,7 @@ SCHEMA_SPEC: dict[str, Any] = {"schema": {"type": "str", "default": "audit"}}
 class AuditSession(Quoter, Protocol):
     """What the frame needs of an engine's session."""
 
+    #: What messages call the database or server.
     database: str
 
     def require_writable(self) -> None:
@@ -61,7 +62,7 @@ class AuditModule(AnsibleModule):
         if missing:
             self.fail_json(msg=missing_required_lib(package), exception=missing)
 
-    def connect(self) -> Any:
+    def connect(self) -> AuditSession:
         """Return an open session with the module's connection options."""
         raise NotImplementedError
 
@@ -87,7 +88,7 @@ class AuditModule(AnsibleModule):
             self.fail_json(msg=self.explain(error), **self._finished())
         self.exit_json(**self._finished())
 
-    def reconcile(self, session: Any, planner: Planner) -> list[Failure]:
+    def reconcile(self, session: AuditSession, planner: Planner) -> list[Failure]:
         """Plan, and unless in check mode carry the plan out under the database's lock.
 
         Planning comes first and without any lock: a run that finds nothing to do disturbs nobody. What was planned
@@ -109,15 +110,15 @@ class AuditModule(AnsibleModule):
         _raise_required(plan, failures, session.database)
         return failures
 
-    def report(self, plan: Plan, quoter: Quoter) -> None:
+    def report(self, plan: Plan, session: AuditSession) -> None:
         """Put the plan into the results: the same in check mode and in a real run."""
-        texts = plan.statements(quoter)
+        texts = plan.statements(session)
         self.results["changed"] = self.results["changed"] or bool(texts)
         self.results.setdefault("statements", []).extend(texts)
         if self._diff:
             reasons = [step.reason for step in plan.steps()]
             after = "".join(f"-- {reason}\n{text};\n" for reason, text in zip(reasons, texts))
-            header = f"{quoter.database} (SQL to execute)"
+            header = f"{session.database} (SQL to execute)"
             self.results["diff"] = {"before_header": header, "after_header": header, "before": "", "after": after}
 
     def _finished(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .sql import Quoter, Sql
@@ -85,3 +86,8 @@ class Plan:
 
     def __bool__(self) -> bool:
         return any(transaction.steps for transaction in self.transactions)
+
+
+def first_difference(checks: Mapping[str, bool]) -> str:
+    """Return the first difference, in words, whose check does not hold, or an empty text."""
+    return next((difference for difference, same in checks.items() if not same), "")

@@ -2,17 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the triggers modules of all engines share: options, the outcome of planning, results."""
+"""What the triggers modules of all engines share: options, the outcome of planning, the run, results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
-from typing import Any
+from typing import Any, Callable
 
 from .errors import AuditError
-from .module import AuditModule
+from .module import AuditModule, AuditSession
 from .plan import Failure, Plan
 from .policy import NO_LIMITS, Exemption, Limits, Policy, parse_exemptions, parse_policies
 from .selection import Selection
@@ -75,7 +75,32 @@ def trigger_options(params: Mapping[str, Any], database: str, limits: Limits = N
     )
 
 
-def leave_out_refused(result: TriggerPlan, refused: Sequence[Failure], database: str) -> None:
+def reconcile(
+    module: AuditModule,
+    session: AuditSession,
+    planner: Callable[[], TriggerPlan],
+    refused_conditions: Callable[[Sequence[Any], Any], list[Failure]],
+) -> tuple[TriggerPlan, list[Failure]]:
+    """Bring every table under its policy; return the plan and what failed of it.
+
+    :param planner: reads the catalogue, plans, and refuses a login or a server that cannot have the plan.
+    :param refused_conditions: tries out :attr:`TriggerPlan.conditional` and returns what the server will not take.
+    """
+    planned: list[tuple[TriggerPlan, list[Failure]]] = []
+
+    def plan(_session: AuditSession) -> Plan:
+        result = planner()
+        refused = refused_conditions(result.conditional, session) if result.plan else []
+        _leave_out_refused(result, refused, session.database)
+        planned[:] = [(result, refused)]
+        return result.plan
+
+    applied = module.reconcile(session, plan)
+    result, refused = planned[0]
+    return result, [*refused, *applied]
+
+
+def _leave_out_refused(result: TriggerPlan, refused: Sequence[Failure], database: str) -> None:
     """Leave out the tables that a condition does not fit, for their columns may be to blame: the others must not wait.
 
     :raises AuditError: for a condition that fits none of its policy's tables, which is the policy's fault.

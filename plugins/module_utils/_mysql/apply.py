@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from .._core.plan import Failure, Plan
 from .session import Session
@@ -58,17 +59,17 @@ def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) 
     attempt = 0
     while units:
         batch = _batch(units, limit)
-        failed = _execute(batch, session)
-        if failed is None:
-            units, attempt = units[len(batch) :], 0
+        done, error = _execute(batch, session)
+        units = units[done:]
+        if error is None:
+            attempt = 0
             continue
-        attempt = attempt + 1 if failed == 0 else 1
-        units = units[failed:]
-        if session.error.args[0] in _LOCK_ERRORS and attempt <= lock_retries:
+        attempt = attempt + 1 if done == 0 else 1
+        if error.args[0] in _LOCK_ERRORS and attempt <= lock_retries:
             time.sleep(min(0.2 * attempt, 2))
             continue
         unit, units, attempt = units[0], units[1:], 0
-        failures.append(_failure(unit, session))
+        failures.append(_failure(unit, error))
         if unit.required:
             break
     return failures
@@ -83,20 +84,16 @@ def _batch(units: list[_Unit], limit: int) -> list[_Unit]:
     return units
 
 
-def _execute(batch: list[_Unit], session: Session) -> int | None:
-    """Execute units in one round trip; return the index of the one that failed, if any."""
+def _execute(batch: list[_Unit], session: Session) -> tuple[int, Any]:
+    """Execute units in one round trip; return how many are done, and the error of the one that failed, or None."""
     owners = [index for index, unit in enumerate(batch) for _statement in unit.statements]
-    # Alone, a statement's error would be raised; the no-op keeps it in our hands.
-    statements = [statement for unit in batch for statement in unit.statements]
-    done = session.execute_many([*statements, "DO 0"])
-    if session.error is None:
-        return None
-    error = session.error
+    done, error = session.execute_many([statement for unit in batch for statement in unit.statements])
+    if error is None:
+        return len(batch), None
     session.execute("UNLOCK TABLES")
-    session.error = error
-    return owners[done]
+    return owners[done], error
 
 
-def _failure(unit: _Unit, session: Session) -> Failure:
-    number, message = (*session.error.args, "")[:2]
+def _failure(unit: _Unit, error: Any) -> Failure:
+    number, message = (*error.args, "")[:2]
     return Failure(unit.subject, str(number), _LOCKED if number in _LOCK_ERRORS else f"{message} ({number})")

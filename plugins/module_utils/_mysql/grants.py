@@ -102,17 +102,12 @@ def _plan_database_revokes(transaction: Transaction, catalog: TrailCatalog, own:
     """Rights on the whole of the trail belong to nobody; those by a pattern are limitations, for they mean more."""
     held: dict[tuple[str, str], list[str]] = {}
     for grant in catalog.grants:
-        exact = grant.db and re.sub(r"\\(.)", r"\1", grant.db) == catalog.schema
-        wildcard = grant.db and re.search(r"(?<!\\)[%_]", grant.db) and grant.db != catalog.schema
+        exact = re.sub(r"\\(.)", r"\1", grant.db) == catalog.schema
+        wildcard = grant.is_pattern and grant.db != catalog.schema
         if grant.name is None and exact and not wildcard and grant.grantee != own:
             held.setdefault((grant.grantee, grant.db), []).append(grant.privilege)
     for (grantee, pattern), privileges in held.items():
-        statement = sql(
-            REVOKE,
-            privileges=sql(", ".join(sorted(privileges))),
-            object=sql("{pattern}.*", pattern=Identifier.of(pattern)),
-            account=Account.parse(grantee).sql(),
-        )
+        statement = _on_database(REVOKE, privileges, pattern, Account.parse(grantee))
         transaction.add(statement, f"{grantee} must have no rights on the whole of {catalog.schema}", "grant")
 
 
@@ -130,18 +125,18 @@ def plan_audited_databases(
     for pattern, schema in patterns.items():
         missing = sorted(needed - held.get(pattern, set()))
         if missing:
-            _add(transaction, GRANT, missing, pattern, f"{WRITER} sees the rows of {schema} that its triggers record")
+            reason = f"{WRITER} sees the rows of {schema} that its triggers record"
+            transaction.add(_on_database(GRANT, missing, pattern, WRITER), reason, "grant")
     for pattern in sorted(set(held) - set(patterns)):
         if purge and held[pattern] <= needed:
             reason = f"no trigger of {WRITER} is left in {pattern}"
-            _add(transaction, REVOKE, sorted(held[pattern]), pattern, reason)
+            transaction.add(_on_database(REVOKE, held[pattern], pattern, WRITER), reason, "grant")
 
 
-def _add(transaction: Transaction, template: str, privileges: list[str], pattern: str, reason: str) -> None:
-    statement = sql(
+def _on_database(template: str, privileges: Iterable[str], pattern: str, account: Account) -> Sql:
+    return sql(
         template,
-        privileges=sql(", ".join(privileges)),
+        privileges=sql(", ".join(sorted(privileges))),
         object=sql("{pattern}.*", pattern=Identifier.of(pattern)),
-        account=WRITER.sql(),
+        account=account.sql(),
     )
-    transaction.add(statement, reason, "grant")

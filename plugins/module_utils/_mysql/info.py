@@ -19,7 +19,7 @@ def gather(module: MysqlModule, session: Session) -> None:
         version={
             "full": session.version,
             "major": ".".join(str(part) for part in session.version_number[:2]),
-            "vendor": "mariadb" if session.is_mariadb else "mysql",
+            "vendor": session.vendor,
         },
         read_only=session.read_only,
         event_scheduler=session.on("event_scheduler"),

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .._core.errors import AuditError
@@ -23,6 +24,7 @@ from .partition_plan import (
 )
 from .session import Session
 from .text import same_code
+from .trail_catalog import read_events
 from .trail_tables import LOG
 
 PARTITION_SPEC: dict[str, Any] = {
@@ -36,16 +38,9 @@ EVENT = "maintain_partitions"
 # Every server of a fleet at an hour of its own, which is that of its first rollout.
 _CREATE_EVENT = """
 CREATE DEFINER = {owner} EVENT {event}
-  ON SCHEDULE EVERY 1 DAY DO CALL {schema}.maintain_partitions()
+  ON SCHEDULE EVERY 1 DAY DO {body}
 """
 _EVENT_BODY = "CALL {schema}.maintain_partitions()"
-
-_EVENTS = """
-SELECT e.definer AS definer, e.event_definition AS body, e.status AS status, e.interval_value AS every,
-       e.interval_field AS unit
-FROM information_schema.events AS e
-WHERE e.event_schema = %(schema)s AND e.event_name = %(event)s
-"""
 
 _INSTALLED = """
 SELECT COUNT(*) AS number FROM information_schema.tables AS t
@@ -90,24 +85,28 @@ def plan_partitions(session: Session, schema: str, interval: str, ahead: int, ev
 
 
 def _plan_event(plan: Plan, session: Session, schema: str, wanted: bool) -> None:
-    rows = session.all(_EVENTS, {"schema": schema, "event": EVENT})
+    current = read_events(session, schema).get(EVENT)
     transaction = plan.transaction("event", required=True)
     name = Identifier.of(schema, EVENT)
-    if rows and not wanted:
+    if current and not wanted:
         transaction.add(sql("DROP EVENT {event}", event=name), "something else keeps the partitions up", "altered")
     if not wanted:
         return
-    body = sql(_EVENT_BODY, schema=Identifier.of(schema)).render(session)
-    # On a replica, and where one was promoted, an event of the source's stands by or has yet to be switched on.
-    good = rows and rows[0]["definer"] == str(OWNER) and same_code(body, rows[0]["body"])
-    good = good and rows[0]["status"] == "ENABLED" and rows[0]["unit"] == "DAY"
-    if good:
+    body = sql(_EVENT_BODY, schema=Identifier.of(schema))
+    if current and _is_ours(current, body.render(session)):
         return
-    reason = f"the event that keeps the partitions up is {'altered' if rows else 'missing'}"
-    if rows:
+    problem = "altered" if current else "missing"
+    reason = f"the event that keeps the partitions up is {problem}"
+    if current:
         transaction.add(sql("DROP EVENT {event}", event=name), reason)
-    statement = sql(_CREATE_EVENT, owner=OWNER.sql(), event=name, schema=Identifier.of(schema))
-    transaction.add(statement, reason, "altered" if rows else "missing")
+    transaction.add(sql(_CREATE_EVENT, owner=OWNER.sql(), event=name, body=body), reason, problem)
+
+
+def _is_ours(event: Mapping[str, Any], body: str) -> bool:
+    # On a replica, and where one was promoted, an event of the source's stands by or has yet to be switched on.
+    enabled = event["status"] == "ENABLED"
+    daily = (event["every"], event["unit"]) == ("1", "DAY")
+    return enabled and daily and event["definer"] == str(OWNER) and same_code(body, event["body"])
 
 
 def installed(session: Session, schema: str) -> bool:

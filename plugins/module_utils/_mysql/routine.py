@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._core.plan import first_difference
 from .._core.sql import Identifier, Quoter, Sql, Verbatim, sql
 from .accounts import WRITER, Account
-from .session import SQL_MODE
+from .session import same_mode
 from .text import same_code
 
 _CREATE = """
@@ -66,10 +67,10 @@ class Routine:
             "is of another kind": current["kind"] == self.kind,
             "has another definer": current["definer"] == str(self.definer),
             "runs with other rights": current["security"] == self.security and current["access"] == self.access,
-            "runs in another sql_mode": set(current["sql_mode"].split(",")) == set(SQL_MODE.split(",")),
+            "runs in another sql_mode": same_mode(current["sql_mode"]),
             "has another body": same_code(self.body.render(quoter), current["body"]),
         }
-        return next((difference for difference, same in checks.items() if not same), "")
+        return first_difference(checks)
 
 
 def verbatim(body: str) -> Sql:

@@ -65,11 +65,11 @@ class Session:
         self.connection = connection
         #: What messages call this server.
         self.database = place
-        self.round_trips = 0
         self.execute(_SESSION)
         self.variables = {row["Variable_name"].lower(): row["Value"] for row in self.all(_VARIABLES)}
         self.version: str = self.variables["version"]
-        self.is_mariadb = "mariadb" in self.version.lower()
+        #: `mariadb` or `mysql`.
+        self.vendor = "mariadb" if "mariadb" in self.version.lower() else "mysql"
         self.version_number = tuple(int(part) for part in re.findall(r"\d+", self.version)[:3])
         self._require_version()
         clock = self.one(_CLOCK)
@@ -86,6 +86,10 @@ class Session:
             )
 
     @property
+    def is_mariadb(self) -> bool:
+        return self.vendor == "mariadb"
+
+    @property
     def read_only(self) -> bool:
         """Whether the server takes no writes, as a replica does."""
         return self.variables["read_only"] != "OFF"
@@ -96,7 +100,6 @@ class Session:
 
     def all(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Return all rows as dictionaries."""
-        self.round_trips += 1
         with self.connection.cursor() as cursor:
             cursor.execute(query, parameters)
             return list(cursor.fetchall())
@@ -107,15 +110,15 @@ class Session:
 
     def execute(self, statement: str) -> None:
         """Execute one statement."""
-        self.execute_many([statement])
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement)
 
-    def execute_many(self, statements: Sequence[str]) -> int:
-        """Execute statements in one round trip; return how many the server had done when one of them failed, or all.
+    def execute_many(self, statements: Sequence[str]) -> tuple[int, Any]:
+        """Execute statements in one round trip, up to the first that fails.
 
-        The driver's error of the statement that failed is left in :attr:`error`.
+        Return how many the server has done, and the driver's error of the one that failed, or None. That the connection
+        is gone is raised: nobody knows then what was done.
         """
-        self.round_trips += 1
-        self.error: Any = None
         done = 0
         with self.connection.cursor() as cursor:
             try:
@@ -126,10 +129,10 @@ class Session:
             except pymysql.err.InterfaceError:
                 raise
             except pymysql.MySQLError as error:
-                if len(statements) == 1 or is_lost(error):
+                if is_lost(error):
                     raise
-                self.error = error
-        return done
+                return done, error
+        return done, None
 
     def require_writable(self) -> None:
         """Stop before writing where nothing is meant to be written.
@@ -194,6 +197,11 @@ def is_lost(error: Any) -> bool:
     """Tell whether the connection is gone."""
     # 2006 and 2013: the connection broke (MySQL, errmsg.h). 1053, 1927, 3169: a shutdown or KILL ended it.
     return error.args[:1] in ((2006,), (2013,), (1053,), (1927,), (3169,), (0,))
+
+
+def same_mode(sql_mode: str) -> bool:
+    """Tell whether an sql_mode is :data:`SQL_MODE`, in whatever order the server names its parts."""
+    return set(sql_mode.split(",")) == set(SQL_MODE.split(","))
 
 
 def _connect_arguments(options: Mapping[str, Any]) -> dict[str, Any]:

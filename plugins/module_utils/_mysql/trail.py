@@ -38,7 +38,7 @@ def plan_trail(options: TrailOptions, catalog: TrailCatalog, session: Session) -
     builder.accounts()
     builder.tables()
     builder.content()
-    routines = trail_routines(options.schema, session.is_mariadb, options.applications, options.readers)
+    routines = trail_routines(options.schema, session.vendor, options.applications, options.readers)
     builder.routines(routines)
     # Whatever runs with the rights of a definer gets them first; rights on views come when the views are there.
     rights = wanted_rights(options.readers, routines, builder.wanted_tables())
@@ -46,20 +46,23 @@ def plan_trail(options: TrailOptions, catalog: TrailCatalog, session: Session) -
     builder.views()
     plan_grants(builder.steps, [right for right in rights if right.name in tables.VIEWS], catalog)
     plan_revokes(builder.steps, rights, catalog, session)
-    for trigger in trail_triggers(options.schema, session.is_mariadb):
-        trigger.plan(builder.steps, catalog.triggers.get((*trigger.table, *trigger.slot), []), session)
+    for trigger in trail_triggers(options.schema, session):
+        trigger.plan(builder.steps, catalog.triggers.get(trigger.table, {}).get(trigger.slot, []))
     return plan
 
 
-def trail_triggers(schema: str, is_mariadb: bool) -> list[Trigger]:
+def trail_triggers(schema: str, session: Session) -> list[Trigger]:
     """Return the guards of the log, and what records the changes of the probe."""
     guards = [
-        Trigger((schema, tables.LOG), "BEFORE", event.lower(), sql(tables.GUARD_BODY, event=sql(event)))
+        Trigger((schema, tables.LOG), "BEFORE", event.lower(), tables.GUARD_BODY.format(event=event))
         for event in tables.GUARDS
     ]
     policy = parse_policies([{"tables": [f'"{schema}"."probe"'], "name": "probe"}], "probe")[0]
-    capture = Capture(schema, (schema, "probe"), _PROBE_COLUMNS, _PROBE_COLUMNS[:1], policy, 0, is_mariadb)
-    probes = [Trigger((schema, "probe"), "AFTER", operation, capture.body(operation)) for operation in OPERATIONS]
+    capture = Capture(schema, (schema, "probe"), _PROBE_COLUMNS, _PROBE_COLUMNS[:1], policy, 0, session.is_mariadb)
+    probes = [
+        Trigger((schema, "probe"), "AFTER", operation, capture.body(operation).render(session))
+        for operation in OPERATIONS
+    ]
     return guards + probes
 
 
@@ -92,7 +95,7 @@ class _Builder:
         if not self.catalog.exists:
             statement = sql("CREATE DATABASE {schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", **self.place)
             self.steps.add(statement, f"database {self.options.schema} is missing", "missing")
-        ids = sql(tables.IDS["mariadb" if self.session.is_mariadb else "mysql"], **self.place)
+        ids = sql(tables.IDS[self.session.vendor], **self.place)
         comment = Literal(f"{tables.MARK} {tables.TRAIL_VERSION}")
         for name, statement in self.wanted_tables().items():
             if name not in self.catalog.tables:

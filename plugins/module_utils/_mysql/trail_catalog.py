@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from .session import Session
 from .trigger import Slots, read_triggers
 
 _TABLES = """
-SELECT t.table_name AS name, t.table_type AS type, t.table_comment AS comment, s.schema_name AS in_schema
+SELECT t.table_name AS name, t.table_comment AS comment
 FROM information_schema.schemata AS s
 LEFT JOIN information_schema.tables AS t ON t.table_schema = s.schema_name
 WHERE s.schema_name = %(schema)s
@@ -92,6 +93,11 @@ class Grant:
     name: str | None
     privilege: str
 
+    @property
+    def is_pattern(self) -> bool:
+        """Whether `db` stands for every database whose name fits."""
+        return re.search(r"(?<!\\)[%_]", self.db) is not None
+
 
 @dataclass
 class TrailCatalog:
@@ -107,7 +113,7 @@ class TrailCatalog:
     grants: list[Grant]
     accounts: dict[str, dict[str, Any]]
     locked: dict[Account, bool]
-    triggers: Slots
+    triggers: Mapping[tuple[str, str], Slots]
     definitions: dict[str, list[str]] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     has_hash_key: bool = False
@@ -130,7 +136,8 @@ def read(session: Session, schema: str) -> TrailCatalog:
         bool(rows),
         tables,
         [row["name"] for row in session.all(_INDEXES, place)],
-        *({row["name"]: row for row in session.all(query, place)} for query in (_ROUTINES, _VIEWS, _EVENTS)),
+        *({row["name"]: row for row in session.all(query, place)} for query in (_ROUTINES, _VIEWS)),
+        read_events(session, schema),
         grants,
         accounts,
         {account: _is_locked(session, account) for account in ACCOUNTS if account.grantee in accounts},
@@ -138,6 +145,11 @@ def read(session: Session, schema: str) -> TrailCatalog:
     )
     _read_content(session, catalog)
     return catalog
+
+
+def read_events(session: Session, schema: str) -> dict[str, dict[str, Any]]:
+    """Read the events in a database, by name."""
+    return {row["name"]: row for row in session.all(_EVENTS, {"schema": schema})}
 
 
 def _read_content(session: Session, catalog: TrailCatalog) -> None:

@@ -233,17 +233,17 @@ END
 
 
 def trail_routines(
-    schema: str, is_mariadb: bool, applications: Sequence[Account], readers: Sequence[Account]
+    schema: str, vendor: str, applications: Sequence[Account], readers: Sequence[Account]
 ) -> list[Routine]:
     """Return the routines of a trail, in the order in which they need each other."""
     place = {"schema": Identifier.of(schema)}
-    pattern, replacement = _CAMEL["mariadb" if is_mariadb else "mysql"]
+    pattern, replacement = _CAMEL[vendor]
     who = {"changed_at": sql(CHANGED_AT), "client_host": sql(CLIENT_HOST), "db_user": sql(DB_USER)}
     statement = partition_statement(schema, LOG, sql("v_period"), sql("v_ahead"), sql("at"))
     names = {"schema_name": Literal(schema), "table_name": Literal(LOG)}
     patience = Routine(AWAIT_WRITERS, sql(_AWAIT_WRITERS.strip(), **names), access="READS SQL DATA", security="INVOKER")
     return [
-        *([] if is_mariadb else [patience]),
+        *([patience] if vendor == "mysql" else []),
         Routine(
             "snake_case",
             sql(_SNAKE_CASE.strip(), pattern=sql(pattern), replacement=sql(replacement)),

@@ -67,7 +67,7 @@ def check_login(catalog: TrailCatalog, session: Session) -> None:
     held = set()
     for grantee in roles_of(session):
         held.update((catalog.accounts.get(grantee, {}).get("privileges") or "").split(","))
-    wanted = _DEFINER_PRIVILEGES["mariadb" if session.is_mariadb else "mysql"]
+    wanted = _DEFINER_PRIVILEGES[session.vendor]
     if not held.intersection(wanted):
         raise AuditError(
             f"{session.database}: the login {session.account} may not make triggers that run as somebody else; give it "
@@ -95,7 +95,7 @@ def limitations(catalog: TrailCatalog, session: Session) -> list[str]:
     by_pattern = {
         grant.grantee
         for grant in catalog.grants
-        if grant.name is None and grant.db and re.search(r"(?<!\\)[%_]", grant.db) and not _is_ours(grant.grantee)
+        if grant.name is None and grant.is_pattern and not _is_ours(grant.grantee)
     }
     powerful += sorted(by_pattern.difference(powerful))
     if powerful:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, sql
@@ -13,7 +15,7 @@ from .accounts import ACCOUNTS, DROP_ACCOUNT, OWNER
 from .session import Session
 from .trail_catalog import TrailCatalog
 from .trail_tables import LOG, MARK, VIEWS
-from .trigger import drop, read_triggers
+from .trigger import CurrentTrigger, Slots, drop, read_triggers
 
 
 def plan_removal(catalog: TrailCatalog, drop_log: bool, session: Session) -> Plan:
@@ -24,7 +26,7 @@ def plan_removal(catalog: TrailCatalog, drop_log: bool, session: Session) -> Pla
     plan = Plan()
     if not (catalog.installed and (catalog.tables[LOG]["comment"] or "").startswith(MARK)):
         return plan
-    left = [found for slot in read_triggers(session, catalog.schema, elsewhere=True).values() for found in slot]
+    left = _all_of(read_triggers(session, catalog.schema, elsewhere=True))
     if left:
         raise AuditError(
             f"{len(left)} triggers still write to the log (first: {left[0].schema}.{left[0].table} {left[0].name}); "
@@ -41,6 +43,10 @@ def plan_removal(catalog: TrailCatalog, drop_log: bool, session: Session) -> Pla
     return plan
 
 
+def _all_of(tables: Mapping[tuple[str, str], Slots]) -> list[CurrentTrigger]:
+    return [found for slots in tables.values() for slot in slots.values() for found in slot]
+
+
 def _keep_rows(steps: Transaction, catalog: TrailCatalog) -> None:
     """The log stays with its guards, which need no account but the one that defines them."""
     for name in sorted(catalog.events):
@@ -48,10 +54,9 @@ def _keep_rows(steps: Transaction, catalog: TrailCatalog) -> None:
     for name in VIEWS:
         if name != "audit_log" and name in catalog.views:
             steps.add(sql("DROP VIEW {view}", view=Identifier.of(catalog.schema, name)), f"view {name} goes")
-    for key, slot in catalog.triggers.items():
-        if key[1] != LOG:
-            for found in slot:
-                steps.add(drop(found), f"{found.name} of the probe goes")
+    for found in _all_of(catalog.triggers):
+        if found.table != LOG:
+            steps.add(drop(found), f"{found.name} of the probe goes")
     for name, routine in sorted(catalog.routines.items()):
         statement = sql(f"DROP {routine['kind']} {{name}}", name=Identifier.of(catalog.schema, name))
         steps.add(statement, f"{name} goes")

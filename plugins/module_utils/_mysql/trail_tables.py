@@ -12,7 +12,6 @@ MARK = "dbfleet.audit"
 
 LOG = "audit_log_data"
 SEQUENCE = "audit_log_id_seq"
-CATCH_ALL = "p_future"
 
 # MariaDB hands an AUTO_INCREMENT out again once the partition with the highest is gone; a sequence it does not.
 IDS = {"mariadb": "DEFAULT NEXTVAL({schema}.audit_log_id_seq)", "mysql": "AUTO_INCREMENT"}

@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .._core.plan import Transaction
-from .._core.sql import Identifier, Quoter, Sql, sql
+from .._core.plan import Transaction, first_difference
+from .._core.sql import Identifier, Sql, Verbatim, sql
 from .accounts import WRITER
-from .session import SQL_MODE, Session
+from .session import Session, same_mode
 from .text import same_code
 
 PREFIX = "dbfleet_audit_"
@@ -49,42 +49,46 @@ class CurrentTrigger:
     body: str
 
 
-#: Our triggers by schema, table, timing and event.
-Slots = dict[tuple[str, str, str, str], list[CurrentTrigger]]
+#: Our triggers of one table, by timing and event.
+Slots = dict[tuple[str, str], list[CurrentTrigger]]
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """One trigger as we want it."""
+    """One trigger as we want it.
+
+    :ivar body: the code, rendered.
+    """
 
     table: tuple[str, str]
     timing: str
     operation: str
-    body: Sql
+    body: str
 
     @property
     def slot(self) -> tuple[str, str]:
         """What there can be one of on a table: timing and event, in upper case."""
         return (self.timing, self.operation.upper())
 
-    def name(self, quoter: Quoter) -> str:
-        """Return the name: unique in its database, and another one for every other body."""
-        parts = (*self.table, self.timing, self.operation, self.body.render(quoter))
+    @property
+    def name(self) -> str:
+        """The name: unique in its database, and another one for every other body."""
+        parts = (*self.table, self.timing, self.operation, self.body)
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
         return f"{PREFIX}{self.operation}_{digest}"
 
-    def create(self, quoter: Quoter) -> Sql:
+    def create(self) -> Sql:
         return sql(
             _CREATE,
             definer=WRITER.sql(),
-            trigger=Identifier.of(self.table[0], self.name(quoter)),
+            trigger=Identifier.of(self.table[0], self.name),
             timing=sql(self.timing),
             event=sql(self.operation.upper()),
             table=Identifier.of(*self.table),
-            body=self.body,
+            body=Verbatim(self.body),
         )
 
-    def difference(self, current: Sequence[CurrentTrigger], quoter: Quoter) -> str:
+    def difference(self, current: Sequence[CurrentTrigger]) -> str:
         """Return how the server's triggers in this slot differ from this one, or an empty text."""
         if not current:
             return "is missing"
@@ -93,31 +97,30 @@ class Trigger:
         found = current[0]
         checks = {
             "runs as somebody else": found.definer == str(WRITER),
-            "runs in another sql_mode": set(found.sql_mode.split(",")) == set(SQL_MODE.split(",")),
-            "is not the one of this policy and these columns": found.name == self.name(quoter),
-            "has another body": same_code(self.body.render(quoter), found.body),
+            "runs in another sql_mode": same_mode(found.sql_mode),
+            "is not the one of this policy and these columns": found.name == self.name,
+            "has another body": same_code(self.body, found.body),
         }
-        return next((difference for difference, same in checks.items() if not same), "")
+        return first_difference(checks)
 
-    def plan(self, transaction: Transaction, current: Sequence[CurrentTrigger], session: Session) -> str:
-        """Add what puts this trigger in place of those in its slot, and return the difference that it removes.
+    def plan(self, transaction: Transaction, current: Sequence[CurrentTrigger]) -> None:
+        """Add what puts this trigger in place of those in its slot, if they differ from it.
 
         The new one is made before the old one goes: should the connection end between the two, a change is recorded
         twice until the next run, and never not at all. Under LOCK TABLES no change can fall in between.
         """
-        difference = self.difference(current, session)
+        difference = self.difference(current)
         if not difference:
-            return ""
+            return
         title = ".".join(self.table)
         reason = f"{title}: the trigger for {self.timing} {self.operation.upper()} {difference}"
-        same_name = [found for found in current if found.name == self.name(session)]
+        same_name = [found for found in current if found.name == self.name]
         for found in same_name:
             transaction.add(drop(found), f"{reason}: it makes room for its like")
-        transaction.add(self.create(session), reason, "altered" if current else "missing")
+        transaction.add(self.create(), reason, "altered" if current else "missing")
         for found in current:
             if found not in same_name:
                 transaction.add(drop(found), f"{reason}: the old one goes")
-        return difference
 
 
 def drop(current: CurrentTrigger) -> Sql:
@@ -125,12 +128,13 @@ def drop(current: CurrentTrigger) -> Sql:
     return sql("DROP TRIGGER {name}", name=Identifier.of(current.schema, current.name))
 
 
-def read_triggers(session: Session, schema: str, elsewhere: bool = False) -> Slots:
-    """Read our triggers of one schema, or of all others."""
+def read_triggers(session: Session, schema: str, elsewhere: bool = False) -> dict[tuple[str, str], Slots]:
+    """Read our triggers of one schema, or of all others, by schema and table."""
     which = "t.trigger_schema <> %(schema)s" if elsewhere else "t.trigger_schema = %(schema)s"
     pattern = PREFIX.replace("_", "\\_") + "%"
     places = {"schema": schema, "pattern": pattern, "writer": str(WRITER)}
-    slots: Slots = {}
+    tables: dict[tuple[str, str], Slots] = {}
     for row in session.all(_TRIGGERS.replace("{which}", which), places):
-        slots.setdefault((row["schema"], row["table"], row["timing"], row["event"]), []).append(CurrentTrigger(**row))
-    return slots
+        slots = tables.setdefault((row["schema"], row["table"]), {})
+        slots.setdefault((row["timing"], row["event"]), []).append(CurrentTrigger(**row))
+    return tables

@@ -15,7 +15,7 @@ from .._core.policy_versions import StoredPolicy
 from .column import Column
 from .session import Session
 from .trail_catalog import TrailCatalog
-from .trigger import CurrentTrigger, Slots, read_triggers
+from .trigger import Slots, read_triggers
 
 _SYSTEM = "('mysql', 'information_schema', 'performance_schema', 'sys')"
 
@@ -39,7 +39,7 @@ ORDER BY c.table_schema, c.table_name, c.ordinal_position
 _JSON_CHECKS = """
 SELECT c.constraint_schema AS `schema`, c.table_name AS `table`, c.check_clause AS clause
 FROM information_schema.check_constraints AS c
-WHERE c.check_clause LIKE 'json_valid(%%'
+WHERE c.check_clause LIKE 'json_valid(%'
 """
 
 _KEYS = f"""
@@ -112,19 +112,11 @@ class TriggerCatalog:
 
     trail: TrailCatalog
     tables: Mapping[tuple[str, str], MysqlTable]
-    triggers: Slots
+    triggers: Mapping[tuple[str, str], Slots]
     stored: Sequence[StoredPolicy]
 
-    def triggers_of(self, table: MysqlTable) -> dict[tuple[str, str], list[CurrentTrigger]]:
-        """Return our triggers of a table by timing and event."""
-        return self._by_table().get((table.schema, table.name), {})
-
-    def _by_table(self) -> dict[tuple[str, str], dict[tuple[str, str], list[CurrentTrigger]]]:
-        if not hasattr(self, "_grouped"):
-            self._grouped: dict[tuple[str, str], dict[tuple[str, str], list[CurrentTrigger]]] = {}
-            for (schema, table, timing, event), found in self.triggers.items():
-                self._grouped.setdefault((schema, table), {})[(timing, event)] = found
-        return self._grouped
+    def triggers_of(self, table: MysqlTable) -> Slots:
+        return self.triggers.get((table.schema, table.name), {})
 
 
 def read(session: Session, trail: TrailCatalog) -> TriggerCatalog:

@@ -60,14 +60,14 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, session: Ses
         wanted = wanted_triggers(table, policy, ids[policy.name], options.schema, session) if policy else []
         current = catalog.triggers_of(table)
         transaction = result.plan.transaction(table.title)
-        changed = [trigger for trigger in wanted if trigger.difference(current.get(trigger.slot, []), session)]
+        changed = [trigger for trigger in wanted if trigger.difference(current.get(trigger.slot, []))]
         if policy and policy.when:
             result.conditional.extend((trigger, policy.when) for trigger in changed)
         surplus = {slot for slot in current if slot not in {trigger.slot for trigger in wanted}}
         if key in selection.skipped or not (wanted or options.purge):
             surplus = set()
         unwanted = [found for slot in sorted(surplus) for found in current[slot]]
-        _plan_table(transaction, table, changed, unwanted, catalog, options.schema, session)
+        _plan_table(transaction, table, changed, unwanted, catalog, options.schema)
     return result
 
 
@@ -78,7 +78,6 @@ def _plan_table(
     unwanted: Sequence[CurrentTrigger],
     catalog: TriggerCatalog,
     schema: str,
-    session: Session,
 ) -> None:
     """Add what makes, replaces and drops the triggers of one table, while no change of it can fall in between."""
     if not (changed or unwanted):
@@ -90,7 +89,7 @@ def _plan_table(
         transaction.add(statement, f"{table.title}: other changes must not wait for ours to begin")
     transaction.add(sql("LOCK TABLES {table} WRITE", **place), f"{table.title}: no change falls in between")
     for trigger in changed:
-        trigger.plan(transaction, current.get(trigger.slot, []), session)
+        trigger.plan(transaction, current.get(trigger.slot, []))
     for found in unwanted:
         transaction.add(drop(found), f"{table.title}: no policy asks for {found.name}", "altered")
     transaction.add(sql("UNLOCK TABLES"), f"{table.title}: changes go on")
@@ -102,7 +101,7 @@ def wanted_triggers(table: MysqlTable, policy: Policy, policy_id: int, schema: s
     key = [columns[name] for name in table.key]
     capture = Capture(schema, (table.schema, table.name), table.typed, key, policy, policy_id, session.is_mariadb)
     return [
-        Trigger((table.schema, table.name), "AFTER", operation, capture.body(operation))
+        Trigger((table.schema, table.name), "AFTER", operation, capture.body(operation).render(session))
         for operation in policy.operations
     ]
 

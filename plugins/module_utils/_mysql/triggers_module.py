@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .._core import rollout
 from .._core.errors import AuditError
-from .._core.plan import Failure, Plan
-from .._core.rollout import TriggerPlan, leave_out_refused, report, trigger_options
+from .._core.plan import Failure
+from .._core.rollout import TriggerPlan, trigger_options
 from .._core.sql import Identifier, Sql, Verbatim, sql
 from . import trail_catalog, trigger_catalog
 from .module import MysqlModule
@@ -31,28 +32,22 @@ _ROWS = {
 def reconcile(module: MysqlModule, session: Session) -> None:
     """Bring every table under its policy and report what a person wants to know."""
     options = trigger_options(module.params, session.database, LIMITS)
-    planned: list[tuple[TriggerPlan, list[Failure]]] = []
 
-    def planner(open_session: Session) -> Plan:
-        trail = trail_catalog.read(open_session, options.schema)
-        result = plan_triggers(options, trigger_catalog.read(open_session, trail), open_session)
-        refused: list[Failure] = []
+    def planner() -> TriggerPlan:
+        trail = trail_catalog.read(session, options.schema)
+        result = plan_triggers(options, trigger_catalog.read(session, trail), session)
         if result.plan:
-            open_session.require_writable()
-            check_login(trail, open_session)
+            session.require_writable()
+            check_login(trail, session)
             # In check mode of a first rollout the trail is only predicted, and so are the triggers.
             if options.policies and not trail.installed and not module.check_mode:
                 raise AuditError(
                     f"{options.database}: no audit trail in database {options.schema!r}; run mysql_audit_trail first"
                 )
-            refused = refused_conditions(result.conditional, open_session)
-            leave_out_refused(result, refused, open_session.database)
-        planned[:] = [(result, refused)]
-        return result.plan
+        return result
 
-    applied = module.reconcile(session, planner)
-    result, refused = planned[0]
-    report(module, result, [*refused, *applied], options.database)
+    result, failures = rollout.reconcile(module, session, planner, refused_conditions)
+    rollout.report(module, result, failures, options.database)
 
 
 def refused_conditions(triggers: Sequence[tuple[Trigger, str]], session: Session) -> list[Failure]:
@@ -60,12 +55,12 @@ def refused_conditions(triggers: Sequence[tuple[Trigger, str]], session: Session
     trials = [(trigger, condition, _trial(trigger, condition).render(session)) for trigger, condition in triggers]
     refused: dict[str, Failure] = {}
     while trials:
-        done = session.execute_many([*(trial for _trigger, _condition, trial in trials), "DO 0"])
-        if session.error is None:
+        done, error = session.execute_many([trial for _trigger, _condition, trial in trials])
+        if error is None:
             break
         trigger, condition, _trial_text = trials[done]
         title = ".".join(trigger.table)
-        number, message = session.error.args
+        number, message = error.args
         words = f"`when` does not fit {trigger.operation.upper()} on {title}: {condition} -- {message}"
         refused.setdefault(title, Failure(title, str(number), words))
         trials = trials[done + 1 :]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .._core.plan import Transaction
+from .._core.plan import Transaction, first_difference
 from .._core.sql import Identifier, Quoter, Sql, identifiers, sql
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Function:
             "was altered: its settings": set(current["settings"] or []) == wanted,
             "was altered: its volatility": current["volatility"] == self.volatility,
         }
-        return next((difference for difference, same in checks.items() if not same), "")
+        return first_difference(checks)
 
     def _plan_grants(
         self,

@@ -65,7 +65,6 @@ class Session:
     def __init__(self, connection: Any, database: str) -> None:
         self.connection = connection
         self.database = database
-        self.round_trips = 0
         row = self.one(_SESSION)
         self.version_number: int = row.version_number
         self.version: str = row.version
@@ -84,7 +83,6 @@ class Session:
 
     def all(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
         """Return all rows, as named tuples."""
-        self.round_trips += 1
         with self.connection.cursor() as cursor:
             cursor.execute(query, parameters)
             return cursor.fetchall()
@@ -93,7 +91,6 @@ class Session:
         return self.all(query, parameters)[0]
 
     def execute(self, statement: str) -> None:
-        self.round_trips += 1
         with self.connection.cursor() as cursor:
             cursor.execute(statement)
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._core.plan import first_difference
 from .._core.policy import Policy, is_sensitive
 from .._core.sql import Identifier, Sql, Verbatim, literals, sql
 from .capture import capture_name
@@ -100,7 +101,7 @@ class Trigger:
             "has another condition": self._same_condition(current["condition"], known),
             "has other transition tables": current["transition"] == self._transition(),
         }
-        return next((difference for difference, same in checks.items() if not same), "")
+        return first_difference(checks)
 
     def _condition(self) -> str:
         if not self.per_row:

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+from .._core import rollout
 from .._core.errors import AuditError
-from .._core.plan import Failure, Plan
-from .._core.rollout import TriggerOptions, TriggerPlan, leave_out_refused, report, trigger_options
+from .._core.plan import Failure
+from .._core.rollout import TriggerOptions, TriggerPlan, trigger_options
 from . import trail_catalog
 from .conditions import refused_conditions
 from .module import PostgresqlModule
@@ -32,23 +33,17 @@ def read(session: Session, schema: str, roles: list[str] | None = None) -> Trigg
 def reconcile(module: PostgresqlModule, session: Session) -> None:
     """Bring every table under its policy and report what a person wants to know."""
     options = trigger_options(module.params, session.database)
-    planned: list[tuple[TriggerPlan, list[Failure]]] = []
 
-    def planner(open_session: Session) -> Plan:
-        catalog = read(open_session, options.schema)
-        result = plan_triggers(options, catalog, open_session)
-        refused: list[Failure] = []
+    def planner() -> TriggerPlan:
+        catalog = read(session, options.schema)
+        result = plan_triggers(options, catalog, session)
         if result.plan:
-            open_session.require_writable()
+            session.require_writable()
             _require_trail(module, catalog, options)
-            refused = refused_conditions(result.conditional, open_session)
-            leave_out_refused(result, refused, open_session.database)
-        planned[:] = [(result, refused)]
-        return result.plan
+        return result
 
-    applied = module.reconcile(session, planner)
-    result, refused = planned[0]
-    report(module, result, _without_echo(refused + applied), options.database)
+    result, failures = rollout.reconcile(module, session, planner, refused_conditions)
+    rollout.report(module, result, _without_echo(failures), options.database)
 
 
 def _require_trail(module: PostgresqlModule, catalog: TriggerCatalog, options: TriggerOptions) -> None:

@@ -154,10 +154,19 @@ def test_the_event_runs_although_nobody_can_log_in_as_its_definer(shop):
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize("change", ["DISABLE", "DO SELECT 1", "ON SCHEDULE EVERY 1 YEAR"])
-def test_an_event_that_somebody_changed_is_put_back(shop, change):
+@pytest.mark.parametrize(
+    ("definer", "change"),
+    [
+        ("CURRENT_USER", "ENABLE"),
+        ("audit_owner@localhost", "DISABLE"),
+        ("audit_owner@localhost", "DO SELECT 1"),
+        ("audit_owner@localhost", "ON SCHEDULE EVERY 1 YEAR"),
+        ("audit_owner@localhost", "ON SCHEDULE EVERY 100 DAY"),
+    ],
+)
+def test_an_event_that_somebody_changed_is_put_back(shop, definer, change):
     partitions(shop)
-    shop.execute(f"ALTER EVENT audit.maintain_partitions {change}")
+    shop.execute(f"ALTER DEFINER = {definer} EVENT audit.maintain_partitions {change}")
     assert partitions(shop).changed
     assert not partitions(shop).changed
 
