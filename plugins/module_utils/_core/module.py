@@ -88,16 +88,17 @@ class AuditModule(AnsibleModule):
             self.fail_json(msg=self.explain(error), **self._finished())
         self.exit_json(**self._finished())
 
-    def reconcile(self, session: AuditSession, planner: Planner) -> list[Failure]:
+    def reconcile(self, session: AuditSession, planner: Planner, on_replica: bool = False) -> list[Failure]:
         """Plan, and unless in check mode carry the plan out under the database's lock.
 
         Planning comes first and without any lock: a run that finds nothing to do disturbs nobody. What was planned
         without the lock is planned again under it, because another run may just have done it.
 
+        :param on_replica: the plan has nothing in it that a replica gets from elsewhere, so it takes it as well.
         :raises AuditError: when a transaction that the rest builds on fails, with what the server said.
         """
         plan = planner(session)
-        if plan:
+        if plan and not on_replica:
             session.require_writable()
         if plan and not self.check_mode:
             session.lock()
@@ -119,7 +120,8 @@ class AuditModule(AnsibleModule):
             reasons = [step.reason for step in plan.steps()]
             after = "".join(f"-- {reason}\n{text};\n" for reason, text in zip(reasons, texts))
             header = f"{session.database} (SQL to execute)"
-            self.results["diff"] = {"before_header": header, "after_header": header, "before": "", "after": after}
+            shown = self.results.setdefault("diff", {"before_header": header, "after_header": header, "before": ""})
+            shown["after"] = shown.get("after", "") + after
 
     def _finished(self) -> dict[str, Any]:
         return {**self.results, "seconds": round(time.monotonic() - self.started, 3)}

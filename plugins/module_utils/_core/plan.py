@@ -44,10 +44,12 @@ class Transaction:
     """Steps that succeed or fail together, and what the user calls them (a table, "trail", ...).
 
     :ivar required: later transactions build on this one, so that its failure ends the run.
+    :ivar alone: its statements refuse to run in a transaction block, so each is one of its own.
     """
 
     subject: str
     required: bool = False
+    alone: bool = False
     steps: list[Step] = field(default_factory=list)
 
     def add(self, statement: Sql, reason: str, problem: str | None = None) -> None:
@@ -64,9 +66,9 @@ class Plan:
     transactions: list[Transaction] = field(default_factory=list)
     lock: Sql | None = None
 
-    def transaction(self, subject: str, required: bool = False) -> Transaction:
+    def transaction(self, subject: str, required: bool = False, alone: bool = False) -> Transaction:
         """Append and return a new transaction; it is left out of the plan while it has no steps."""
-        transaction = Transaction(subject, required)
+        transaction = Transaction(subject, required, alone)
         self.transactions.append(transaction)
         return transaction
 
@@ -76,6 +78,10 @@ class Plan:
 
     def steps(self) -> list[Step]:
         return [step for transaction in self.transactions for step in transaction.steps]
+
+    def differences(self) -> list[str]:
+        """Return what is not as it has to be, in words."""
+        return [step.reason for step in self.steps() if step.problem]
 
     def statements(self, quoter: Quoter) -> list[str]:
         """Return the plan as SQL text, statement by statement, exactly as an engine sends it."""

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from .._core.plan import Failure, Plan, Transaction
-from .session import Session
+from .._core.sql import Sql
+from .session import Session, psycopg2
 
 # The loop runs in the server, so that a thousand tables cost as many round trips as one. Each unit is committed on
 # its own and holds its locks only that long; one that cannot get a lock leaves its table exactly as it was.
@@ -64,14 +67,52 @@ _LOCKED = (
 
 def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) -> list[Failure]:
     """Execute the plan; return the transactions that failed, without those that a failed required one kept back."""
-    units = [_unit(transaction, session) for transaction in plan.transactions if transaction.steps]
+    required = {transaction.subject for transaction in plan.transactions if transaction.required}
+    steps = [transaction for transaction in plan.transactions if transaction.steps]
+    failures: list[Failure] = []
+    for alone, group in itertools.groupby(steps, key=lambda transaction: transaction.alone):
+        if alone:
+            failures += _apply_alone(list(group), session)
+        else:
+            failures += _apply_blocks(list(group), plan.lock, session, lock_timeout, lock_retries)
+        if any(entry.subject in required for entry in failures):
+            break
+    return failures
+
+
+def _apply_blocks(
+    transactions: Sequence[Transaction], lock: Sql | None, session: Session, lock_timeout: float, lock_retries: int
+) -> list[Failure]:
     document = {
-        "units": units,
-        "lock": plan.lock and plan.lock.render(session),
+        "units": [_unit(transaction, session) for transaction in transactions],
+        "lock": lock and lock.render(session),
         "lock_timeout": f"{int(lock_timeout * 1000)}ms",
         "lock_retries": lock_retries,
     }
     return [failure(**entry) for entry in session.run_block(_APPLY, "dbfleet.plan", document, "dbfleet.failures")]
+
+
+def _apply_alone(transactions: Sequence[Transaction], session: Session) -> list[Failure]:
+    """Execute what no block can hold, such as ALTER SYSTEM, one statement and one round trip after the other."""
+    failures = []
+    for transaction in transactions:
+        failed = _execute_alone(transaction, session)
+        if failed:
+            failures.append(failed)
+            if transaction.required:
+                break
+    return failures
+
+
+def _execute_alone(transaction: Transaction, session: Session) -> Failure | None:
+    try:
+        for step in transaction.steps:
+            session.execute(step.statement.render(session))
+    except psycopg2.Error as error:
+        if error.pgcode is None:
+            raise
+        return failure(transaction.subject, error.pgcode, error.diag.message_primary)
+    return None
 
 
 def failure(subject: str, sqlstate: str, message: str) -> Failure:
