@@ -72,6 +72,26 @@ unmatched:
   type: list
   elements: str
   sample: []
+pgaudit:
+  description: Version of pgaudit that is installed on the host, none where there is none, and whether it is loaded.
+  returned: always
+  type: dict
+  sample: {"installed": "17.0", "loaded": true}
+restart:
+  description:
+    - What a restart needs to know, for M(dbfleet.audit.server_restart), which takes C(process), C(ready), C(fallback),
+      C(restore) and C(logs).
+    - C(pending) names the settings, beside C(shared_preload_libraries), that a restart would change; C(errors) the
+      lines of configuration files that would keep the server from starting. Standbys have their primary's
+      C(system_identifier). None for a login that is no superuser.
+  returned: always
+  type: dict
+  sample: {"process": 4711, "pending": [], "errors": [], "system_identifier": "7710646618817234105",
+    "ready": ["/usr/lib/postgresql/17/bin/pg_isready", "-q", "-h", "/run/postgresql", "-p", "5432"],
+    "fallback": ["pg_ctlcluster", "17", "main", "restart"],
+    "restore": [{"path": "/var/lib/postgresql/17/main/postgresql.auto.conf",
+    "lines": ["shared_preload_libraries = ''"]}],
+    "logs": ["/var/log/postgresql/postgresql-17-main.log"]}
 limitations:
   description: Guarantees that this login cannot give.
   returned: always

@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - dbfleet.audit.postgresql
   - dbfleet.audit.schema
   - dbfleet.audit.locking
+  - dbfleet.audit.expect_pgaudit
   - dbfleet.audit.trail
 options:
   state:
@@ -72,7 +73,7 @@ seconds:
 """
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import LOCK_SPEC, SCHEMA_SPEC
-from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import PostgresqlModule
+from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import EXPECT_SPEC, PostgresqlModule
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.trail_module import TRAIL_SPEC, absent, present
 
 
@@ -82,6 +83,7 @@ def main() -> None:
             **SCHEMA_SPEC,
             **LOCK_SPEC,
             **TRAIL_SPEC,
+            **EXPECT_SPEC,
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "drop_log": {"type": "bool", "default": False},
         }

@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - dbfleet.audit.postgresql
   - dbfleet.audit.schema
   - dbfleet.audit.locking
+  - dbfleet.audit.expect_pgaudit
   - dbfleet.audit.policies
 seealso:
   - module: dbfleet.audit.postgresql_audit_trail
@@ -104,12 +105,12 @@ seconds:
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import LOCK_SPEC, SCHEMA_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.rollout import TRIGGER_SPEC
-from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import PostgresqlModule
+from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import EXPECT_SPEC, PostgresqlModule
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.triggers_module import reconcile
 
 
 def main() -> None:
-    PostgresqlModule({**SCHEMA_SPEC, **LOCK_SPEC, **TRIGGER_SPEC}).run(reconcile)
+    PostgresqlModule({**SCHEMA_SPEC, **LOCK_SPEC, **TRIGGER_SPEC, **EXPECT_SPEC}).run(reconcile)
 
 
 if __name__ == "__main__":

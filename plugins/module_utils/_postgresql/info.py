@@ -10,20 +10,23 @@ import fnmatch
 
 from .login import Login, limitations, login_query
 from .module import PostgresqlModule
+from .restart_facts import read_restart
 from .session import Session
 
 _SERVER = """
 SELECT {login} AS login,
        ARRAY(SELECT datname::text FROM pg_database
              WHERE datallowconn AND NOT datistemplate AND has_database_privilege(oid, 'CONNECT')
-             ORDER BY datname) AS databases
+             ORDER BY datname) AS databases,
+       (SELECT default_version FROM pg_available_extensions WHERE name = 'pgaudit') AS pgaudit,
+       EXISTS (SELECT FROM pg_settings WHERE name = 'pgaudit.log') AS pgaudit_loaded
 """
 
 
 def gather(module: PostgresqlModule, session: Session) -> None:
     """Put the facts into the module's results."""
-    server = session.one(_SERVER.replace("{login}", login_query(session.version_number)))
-    login = Login.read(server.login, session.version_number)
+    server = session.one(_SERVER.replace("{login}", login_query(session)))
+    login = Login.read(server.login, session)
     patterns = module.params["databases"]
     matched = {pattern: fnmatch.filter(server.databases, pattern) for pattern in patterns}
     module.results.update(
@@ -34,4 +37,6 @@ def gather(module: PostgresqlModule, session: Session) -> None:
         matches=matched,
         unmatched=[pattern for pattern in patterns if not matched[pattern]],
         limitations=limitations(login),
+        pgaudit={"installed": server.pgaudit, "loaded": server.pgaudit_loaded},
+        restart=read_restart(session) if login.superuser else None,
     )

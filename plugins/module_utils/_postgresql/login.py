@@ -12,6 +12,7 @@ from typing import Any
 
 from .._core.errors import AuditError
 from .function import OWNER, WRITER
+from .session import Session
 
 #: As an expression, so that it costs no round trip of its own. Until PostgreSQL 15, a member can always SET ROLE.
 _LOGIN = """
@@ -23,7 +24,7 @@ _LOGIN = """
                    r.oid, CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END),
                  'grantable', pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION')))
                FROM pg_roles AS r WHERE r.rolname IN ('audit_owner', 'audit_writer')),
-     'pgaudit', EXISTS (SELECT FROM pg_settings WHERE name = 'pgaudit.log'),
+     'pgaudit', EXISTS (SELECT FROM pg_settings WHERE name = 'pgaudit.log') OR {is_configured},
      'may_silence', {may_silence})
    FROM pg_roles AS l WHERE l.rolname = current_user)"""
 
@@ -31,6 +32,11 @@ _LOGIN = """
 _MAY_SILENCE = """
   EXISTS (SELECT FROM pg_parameter_acl, aclexplode(paracl) AS a JOIN pg_roles AS r ON r.oid = a.grantee
           WHERE parname = 'pgaudit.log' AND rolname = 'audit_writer' AND privilege_type = 'SET')"""
+
+#: Whether the server loads pgaudit from its next start on; its capture functions are then ready for it.
+_IS_CONFIGURED = """
+  EXISTS (SELECT FROM pg_show_all_file_settings() AS f
+          WHERE f.name = 'shared_preload_libraries' AND f.setting ~ '\\mpgaudit\\M')"""
 
 _NO_EVENT_TRIGGERS = (
     "no event triggers (the login is no superuser): that a table's owner drops, disables or replaces an audit trigger, "
@@ -62,9 +68,10 @@ class Login:
     version_number: int
 
     @classmethod
-    def read(cls, row: Mapping[str, Any], version_number: int) -> Login:
+    def read(cls, row: Mapping[str, Any], session: Session) -> Login:
         """Return the login that :func:`login_query` found."""
-        return cls(**{**row, "roles": row["roles"] or {}}, version_number=version_number)
+        expected = {"roles": row["roles"] or {}, "pgaudit": row["pgaudit"] or session.expects_pgaudit}
+        return cls(**{**row, **expected}, version_number=session.version_number)
 
     @property
     def grants_options(self) -> bool:
@@ -127,9 +134,11 @@ class Login:
             )
 
 
-def login_query(version_number: int) -> str:
+def login_query(session: Session) -> str:
     """Return the expression that tells what :meth:`Login.read` takes."""
-    return _LOGIN.replace("{may_silence}", _MAY_SILENCE if version_number >= 150000 else "false")
+    return _LOGIN.replace("{may_silence}", _MAY_SILENCE if session.version_number >= 150000 else "false").replace(
+        "{is_configured}", _IS_CONFIGURED if session.superuser else "false"
+    )
 
 
 def limitations(login: Login, guarded: bool = False) -> list[str]:

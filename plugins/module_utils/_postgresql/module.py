@@ -31,6 +31,9 @@ CONNECTION_SPEC: dict[str, Any] = {
     "connect_params": {"type": "dict", "default": {}},
 }
 
+#: Of the modules that write capture functions, or what these need; the session makes use of it.
+EXPECT_SPEC: dict[str, Any] = {"expect_pgaudit": {"type": "bool", "default": False}}
+
 #: No code: the connection broke. Class 57: an administrator, a crash or a shutdown ended it.
 _CONNECTION_LOST = (None, "57P01", "57P02", "57P03")
 

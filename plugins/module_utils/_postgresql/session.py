@@ -62,9 +62,11 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.classid = {lock_class} AND l.o
 class Session:
     """An open connection, used by catalog (ask) and apply (change)."""
 
-    def __init__(self, connection: Any, database: str) -> None:
+    def __init__(self, connection: Any, database: str, expects_pgaudit: bool = False) -> None:
         self.connection = connection
         self.database = database
+        #: The server is about to load pgaudit, whatever it says itself.
+        self.expects_pgaudit = expects_pgaudit
         row = self.one(_SESSION)
         self.version_number: int = row.version_number
         self.version: str = row.version
@@ -75,6 +77,11 @@ class Session:
                 f"PostgreSQL {self.version} is too old: dbfleet.audit needs 14 or newer "
                 "(CREATE OR REPLACE TRIGGER, DETACH CONCURRENTLY)"
             )
+
+    @property
+    def superuser(self) -> bool:
+        """Whether the login is a superuser, as the server has said when it let us in."""
+        return bool(self.connection.get_parameter_status("is_superuser") == "on")
 
     @property
     def encoding(self) -> str:
@@ -174,7 +181,7 @@ def connect(options: Mapping[str, Any]) -> Session:
         ) from error
     connection.autocommit = True
     connection.set_client_encoding("UTF8")
-    return Session(connection, arguments["dbname"])
+    return Session(connection, arguments["dbname"], bool(options.get("expect_pgaudit")))
 
 
 def _connect_arguments(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -145,14 +145,14 @@ class TrailCatalog:
 
 def read(session: Session, schema: str, roles: list[str]) -> TrailCatalog:
     """Read the trail in `schema`, and whether the named roles exist."""
-    query = _OBJECTS.replace("{login}", login_query(session.version_number))
+    query = _OBJECTS.replace("{login}", login_query(session))
     row = session.one(query, {"schema": schema, "roles": roles})
     catalog = TrailCatalog(
         schema,
         row.schema,
         *(value or {} for value in (row.roles, row.relations, row.functions, row.event_triggers)),
         *(value or [] for value in (row.foreign_casts, row.table_triggers)),
-        Login.read(row.login, session.version_number),
+        Login.read(row.login, session),
         row.tablespaces,
     )
     # A login without these rights is refused with the way to them; reading would be refused without.

@@ -1,0 +1,133 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Planning and results of postgresql_pgaudit: the server, then each database that the options name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from .._core.errors import AuditError
+from .._core.plan import Failure, Plan
+from .module import PostgresqlModule
+from .pgaudit import ServerOptions, plan_object_role_removal, plan_server, warnings
+from .pgaudit_catalog import ServerFacts, read_database, read_server, read_setting_names
+from .pgaudit_objects import plan_extension, plan_extension_removal, plan_objects
+from .pgaudit_options import PgauditOptions
+from .pgaudit_probe import probe
+from .pgaudit_settings import PREFIX
+from .session import Session, connect
+
+_FORBIDDEN = "42501"
+
+
+@dataclass(frozen=True)
+class DatabasePlan:
+    """What is to be done in one database, and what will then be there.
+
+    :ivar objects: number of relations that are audited by object.
+    """
+
+    plan: Plan
+    objects: int
+    extension: str | None
+
+
+def reconcile(module: PostgresqlModule, session: Session) -> None:
+    """Bring a server and its databases to the options, and report what a person wants to know."""
+    options = PgauditOptions.parse(module.params)
+    facts = read_server(session, options)
+    known = read_setting_names(session, facts.catalog)
+    wanted = options.server(known, facts.databases, facts.roles)
+    # All of it is planned before any of it is done: what a later database refuses must not leave the first half done.
+    databases = _plan_databases(module, options, facts)
+    failures = module.reconcile(
+        session, lambda s: plan_server(wanted, read_server(s, options).catalog).plan, on_replica=True
+    )
+    for name, planned in databases.items():
+        if planned.plan:
+            failures += _in_database(module, name, lambda s: _reconcile_database(module, s, options, facts))
+    if not options.present and not session.in_recovery:
+        failures += module.reconcile(
+            session, lambda s: plan_object_role_removal(options.object_role, read_server(s, options).catalog)
+        )
+    _report(module, wanted, facts, databases)
+    if options.params["self_test"] and facts.catalog.loaded and not session.in_recovery:
+        _report_probe(module, session)
+    _report_failures(module, facts, failures)
+
+
+def _plan_databases(module: PostgresqlModule, options: PgauditOptions, facts: ServerFacts) -> dict[str, DatabasePlan]:
+    names = options.databases(facts.databases)
+    # A standby gets extensions and grants from its primary.
+    if facts.catalog.in_recovery:
+        return {}
+    names |= facts.with_object_grants
+    return {name: _in_database(module, name, lambda s: _plan_database(s, options, facts)) for name in sorted(names)}
+
+
+def _in_database(module: PostgresqlModule, name: str, work: Callable[[Session], Any]) -> Any:
+    with closing(connect({**module.params, "login_db": name})) as session:
+        return work(session)
+
+
+def _plan_database(session: Session, options: PgauditOptions, facts: ServerFacts) -> DatabasePlan:
+    name = session.database
+    objects = options.objects_in(name)
+    catalog = read_database(session, [entry.pattern for entry in objects], options.object_role)
+    plan = Plan()
+    extension = catalog.extension
+    if options.extension_in(name) and options.present:
+        loaded = facts.catalog.loaded or options.params["assume_loaded"]
+        extension = plan_extension(plan, name, catalog, options.params["extension_schema"], loaded)
+    elif options.extension_in(name):
+        plan_extension_removal(plan, name, catalog)
+    return DatabasePlan(plan, plan_objects(plan, objects, options.object_role, name, catalog), extension)
+
+
+def _reconcile_database(
+    module: PostgresqlModule, session: Session, options: PgauditOptions, facts: ServerFacts
+) -> list[Failure]:
+    return module.reconcile(session, lambda s: _plan_database(s, options, facts).plan)
+
+
+def _report(
+    module: PostgresqlModule, wanted: ServerOptions, facts: ServerFacts, databases: Mapping[str, DatabasePlan]
+) -> None:
+    result = plan_server(wanted, facts.catalog)
+    module.results.update(
+        loaded=facts.catalog.loaded,
+        differences=result.plan.differences()
+        + [text for planned in databases.values() for text in planned.plan.differences()],
+        recorded=[],
+        settings={name: text for name, text in wanted.cluster.items() if name.startswith(PREFIX)},
+        extensions={name: planned.extension for name, planned in databases.items() if planned.extension},
+        objects=sum(planned.objects for planned in databases.values()),
+        limitations=result.limitations,
+    )
+    for warning in [*result.warnings, *warnings(wanted, facts.catalog)]:
+        module.warn(warning)
+
+
+def _report_probe(module: PostgresqlModule, session: Session) -> None:
+    recorded, missed = probe(session)
+    module.results["recorded"] = recorded
+    module.results["differences"] += [
+        f"pgaudit does not log class {name}, although pgaudit.log names it" for name in missed
+    ]
+
+
+def _report_failures(module: PostgresqlModule, facts: ServerFacts, failures: list[Failure]) -> None:
+    """Name what was left as it was; what the login may not do is a limit of the login, not a failure.
+
+    :raises AuditError: when anything else failed.
+    """
+    forbidden = [entry for entry in failures if entry.code == _FORBIDDEN and not facts.catalog.superuser]
+    module.results["limitations"] += [f"{entry.subject}: {entry.explanation}" for entry in forbidden]
+    failed = [f"{entry.subject} ({entry.explanation})" for entry in failures if entry not in forbidden]
+    if failed:
+        raise AuditError(f"{len(failed)} changes failed, the rest is done: {'; '.join(failed)}")
