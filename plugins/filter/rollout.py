@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.dbfleet.audit.plugins.plugin_utils import _rollout
+from ansible_collections.dbfleet.audit.plugins.plugin_utils import _rollout, _statements
 
 
 class FilterModule:
-    """Makes the functions of plugin_utils/_rollout.py known to Ansible."""
+    """Makes the functions of plugin_utils known to Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return each filter by its name."""
@@ -29,4 +29,6 @@ class FilterModule:
             "rollout_lines": _rollout.rollout_lines,
             "proof_lines": _rollout.proof_lines,
             "removal_lines": _rollout.removal_lines,
+            "statement_lines": _statements.statement_lines,
+            "statement_proof_lines": _statements.statement_proof_lines,
         }

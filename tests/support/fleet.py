@@ -20,13 +20,17 @@ def inventory(server: LocalPostgresql, databases: t.Sequence[t.Any], **variables
     """Return an inventory with one host, :data:`HOST`: this server, with these entries of postgresql_audit_databases.
 
     A :class:`Database` or a name stands for an entry with :data:`POLICIES`; ``variables`` are the role's, without
-    their prefix, and there is no schedule unless they ask for one.
+    their prefix, and there is no schedule unless they ask for one. Statement auditing belongs to the whole server, which
+    other tests use too: a test that has one to itself sets ``pgaudit_enabled``.
     """
     entries = [entry if isinstance(entry, dict) else audited(entry) for entry in databases]
     login = {"login_unix_socket": str(server.socket_dir), "login_port": server.port, "login_user": "postgres"}
     role = {"login": login, "schedule": "none", "databases": entries, **variables}
     host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    host.update((f"postgresql_audit_{name}", value) for name, value in role.items())
+    host["pgaudit_enabled"] = False
+    host.update(
+        (name if name.startswith("pgaudit_") else f"postgresql_audit_{name}", value) for name, value in role.items()
+    )
     return {"postgresql": {"hosts": {HOST: host}}}
 
 
