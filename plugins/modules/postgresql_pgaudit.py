@@ -28,7 +28,9 @@ options:
   state:
     description:
       - With V(absent), all of C(pgaudit.*) that C(ALTER SYSTEM), C(ALTER DATABASE) and C(ALTER ROLE) have set goes, and
-        so do the grants and the role of object auditing, and the extensions in O(extension_databases).
+        so do the grants and the role of object auditing, and the extensions in O(extension_databases). Of
+        O(log_connections), O(log_disconnections) and O(log_line_prefix), those that are given go back to what the
+        server's own files say.
     type: str
     choices: [present, absent]
     default: present

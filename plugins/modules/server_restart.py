@@ -42,7 +42,9 @@ options:
     elements: str
     default: []
   fallback:
-    description: Command, as a list, for a server that no systemd unit runs. It is run as the server's account.
+    description:
+      - Command, as a list, for a server that no systemd unit runs. It is run as the server's account. An element
+        C({output}) stands for the file that the server writes its messages into.
     type: list
     elements: str
     default: []

@@ -20,8 +20,8 @@ def inventory(server: LocalPostgresql, databases: t.Sequence[t.Any], **variables
     """Return an inventory with one host, :data:`HOST`: this server, with these entries of postgresql_audit_databases.
 
     A :class:`Database` or a name stands for an entry with :data:`POLICIES`; ``variables`` are the role's, without
-    their prefix, and there is no schedule unless they ask for one. Statement auditing belongs to the whole server, which
-    other tests use too: a test that has one to itself sets ``pgaudit_enabled``.
+    their prefix, and there is no schedule unless they ask for one. Statement auditing belongs to the whole server,
+    which other tests use too: a test that has one to itself sets ``pgaudit_enabled``.
     """
     entries = [entry if isinstance(entry, dict) else audited(entry) for entry in databases]
     login = {"login_unix_socket": str(server.socket_dir), "login_port": server.port, "login_user": "postgres"}

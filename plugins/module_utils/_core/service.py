@@ -21,6 +21,9 @@ from .errors import AuditError
 #: Seconds between two looks at a server that is on its way up.
 _PAUSE = 0.2
 
+#: Stands for a file in a command.
+OUTPUT = "{output}"
+
 #: Characters of a server's log that a message shows at most; what it died of stands at the end.
 _LOG_LIMIT = 4000
 
@@ -35,6 +38,7 @@ class ServerProcess:
     :ivar started: when it was started, as the kernel counts: another process may get the same number one day.
     :ivar account: name of the account that it runs as.
     :ivar unit: name of the systemd unit whose main process it is, empty where none is.
+    :ivar output: the file behind its standard error, the null device where that is none.
     :ivar logs: files that it may write its log into, with their sizes at the time.
     """
 
@@ -42,6 +46,7 @@ class ServerProcess:
     started: str
     account: str
     unit: str
+    output: str
     logs: dict[str, int] = field(default_factory=dict)
     since: float = field(default_factory=time.time)
 
@@ -55,10 +60,9 @@ class ServerProcess:
         if not started:
             raise AuditError(f"no process {pid} runs on this host: is the server on another one?")
         account = pwd.getpwuid(os.stat(f"/proc/{pid}").st_uid).pw_name
-        process = cls(pid, started, account, _unit_of(pid, run))
-        for path in (*logs, _standard_error(pid)):
-            if path:
-                process.logs[path] = os.path.getsize(path) if os.path.exists(path) else 0
+        process = cls(pid, started, account, _unit_of(pid, run), _standard_error(pid))
+        for path in (*logs, process.output):
+            process.logs[path] = os.path.getsize(path) if os.path.isfile(path) else 0
         return process
 
     @property
@@ -105,16 +109,16 @@ def _unit_of(pid: int, run: Runner) -> str:
 
 
 def _standard_error(pid: int) -> str:
-    """Return the file that a process writes its messages into, empty where that is a pipe, a socket or a secret."""
+    """Return the file that a process writes its messages into; one that is a pipe, a socket or a secret is no file."""
     try:
         target = os.readlink(f"/proc/{pid}/fd/2")
     except PermissionError:
-        return ""
-    return target if os.path.isfile(target) else ""
+        return os.devnull
+    return target if os.path.isfile(target) else os.devnull
 
 
 def _text_after(path: str, size: int) -> str:
-    if not os.path.exists(path):
+    if not os.path.isfile(path):
         return ""
     with open(path, encoding="utf-8", errors="replace") as log:
         # A file that is shorter than it was has been rotated.
@@ -127,7 +131,8 @@ class Restart:
     """How a server is restarted, and when it is up again.
 
     :ivar command: the user's own command, empty where there is none.
-    :ivar fallback: the command for a server that no unit runs; it runs as the server's account.
+    :ivar fallback: the command for a server that no unit runs; it runs as the server's account, and OUTPUT in it stands
+        for the file that the server writes its messages into.
     :ivar ready: a command that exits with 0 as soon as the server takes connections.
     :ivar timeout: seconds that it may take.
     """
@@ -147,7 +152,7 @@ class Restart:
         if server.unit:
             return ("systemctl", "restart", server.unit), ""
         if self.fallback:
-            return self.fallback, server.account
+            return [server.output if part == OUTPUT else part for part in self.fallback], server.account
         raise AuditError(f"nothing is known that restarts process {server.pid}; give a restart command")
 
     def run(self, server: ServerProcess, run: Runner) -> str:

@@ -69,11 +69,13 @@ class ServerOptions:
     :ivar cluster: settings of the whole server; those of pgaudit that are not among them go.
     :ivar scoped: settings of databases and of roles; all others of pgaudit go.
     :ivar object_role: name of the role for object auditing, empty where there is to be none.
+    :ivar returned: other settings that go back to what they are without us.
     """
 
     cluster: Mapping[str, str]
     scoped: Mapping[Scope, Mapping[str, str]]
     object_role: str = ""
+    returned: Sequence[str] = ()
 
 
 @dataclass
@@ -107,7 +109,8 @@ def _plan_cluster(result: ServerPlan, options: ServerOptions, catalog: ServerCat
         if not (lines and same(name, lines[-1].text, text)):
             _plan_setting(result.plan, catalog, name, text)
     for name in dict.fromkeys(line.name for line in catalog.lines if line.name not in options.cluster):
-        _plan_unasked(result, catalog.lines_of(name))
+        if name.startswith(PREFIX) or name in options.returned:
+            _plan_unasked(result, catalog.lines_of(name))
     if result.plan:
         result.plan.transaction("reload", alone=True).add(sql("SELECT pg_reload_conf()"), "for the settings to count")
 
@@ -134,8 +137,6 @@ def _plan_setting(plan: Plan, catalog: ServerCatalog, name: str, text: str) -> N
 def _plan_unasked(result: ServerPlan, lines: Sequence[Line]) -> None:
     """Take away what ALTER SYSTEM has set; what a person has written into a file stays, and is named."""
     name = lines[0].name
-    if not name.startswith(PREFIX):
-        return
     written = [line for line in lines if not line.automatic]
     if len(written) < len(lines):
         result.plan.transaction(name, alone=True).add(

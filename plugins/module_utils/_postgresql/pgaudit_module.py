@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -43,14 +43,13 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
     facts = read_server(session, options)
     known = read_setting_names(session, facts.catalog)
     wanted = options.server(known, facts.databases, facts.roles)
+    rollout = _Rollout(module, session, options, facts)
     # All of it is planned before any of it is done: what a later database refuses must not leave the first half done.
-    databases = _plan_databases(module, options, facts)
+    databases = rollout.plan_databases()
     failures = module.reconcile(
         session, lambda s: plan_server(wanted, read_server(s, options).catalog).plan, on_replica=True
     )
-    for name, planned in databases.items():
-        if planned.plan:
-            failures += _in_database(module, name, lambda s: _reconcile_database(module, s, options, facts))
+    failures += rollout.reconcile_databases([name for name, planned in databases.items() if planned.plan])
     if not options.present and not session.in_recovery:
         failures += module.reconcile(
             session, lambda s: plan_object_role_removal(options.object_role, read_server(s, options).catalog)
@@ -61,38 +60,47 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
     _report_failures(module, facts, failures)
 
 
-def _plan_databases(module: PostgresqlModule, options: PgauditOptions, facts: ServerFacts) -> dict[str, DatabasePlan]:
-    names = options.databases(facts.databases)
-    # A standby gets extensions and grants from its primary.
-    if facts.catalog.in_recovery:
-        return {}
-    names |= facts.with_object_grants
-    return {name: _in_database(module, name, lambda s: _plan_database(s, options, facts)) for name in sorted(names)}
+@dataclass(frozen=True)
+class _Rollout:
+    """The databases' part of a run."""
 
+    module: PostgresqlModule
+    session: Session
+    options: PgauditOptions
+    facts: ServerFacts
 
-def _in_database(module: PostgresqlModule, name: str, work: Callable[[Session], Any]) -> Any:
-    with closing(connect({**module.params, "login_db": name})) as session:
-        return work(session)
+    def plan_databases(self) -> dict[str, DatabasePlan]:
+        names = self.options.databases(self.facts.databases)
+        # A standby gets extensions and grants from its primary.
+        if self.facts.catalog.in_recovery:
+            return {}
+        return {name: self._within(name, self._plan) for name in sorted(names | self.facts.with_object_grants)}
 
+    def reconcile_databases(self, names: Sequence[str]) -> list[Failure]:
+        def reconcile_one(session: Session) -> list[Failure]:
+            return self.module.reconcile(session, lambda s: self._plan(s).plan)
 
-def _plan_database(session: Session, options: PgauditOptions, facts: ServerFacts) -> DatabasePlan:
-    name = session.database
-    objects = options.objects_in(name)
-    catalog = read_database(session, [entry.pattern for entry in objects], options.object_role)
-    plan = Plan()
-    extension = catalog.extension
-    if options.extension_in(name) and options.present:
-        loaded = facts.catalog.loaded or options.params["assume_loaded"]
-        extension = plan_extension(plan, name, catalog, options.params["extension_schema"], loaded)
-    elif options.extension_in(name):
-        plan_extension_removal(plan, name, catalog)
-    return DatabasePlan(plan, plan_objects(plan, objects, options.object_role, name, catalog), extension)
+        return [failure for name in names for failure in self._within(name, reconcile_one)]
 
+    def _within(self, name: str, work: Callable[[Session], Any]) -> Any:
+        # Another session of ours in the same database would wait for the lock that this one may hold.
+        if name == self.session.database:
+            return work(self.session)
+        with closing(connect({**self.module.params, "login_db": name})) as session:
+            return work(session)
 
-def _reconcile_database(
-    module: PostgresqlModule, session: Session, options: PgauditOptions, facts: ServerFacts
-) -> list[Failure]:
-    return module.reconcile(session, lambda s: _plan_database(s, options, facts).plan)
+    def _plan(self, session: Session) -> DatabasePlan:
+        name, options = session.database, self.options
+        objects = options.objects_in(name)
+        catalog = read_database(session, [entry.pattern for entry in objects], options.object_role)
+        plan = Plan()
+        extension = catalog.extension
+        if options.extension_in(name) and options.present:
+            loaded = self.facts.catalog.loaded or options.params["assume_loaded"]
+            extension = plan_extension(plan, name, catalog, options.params["extension_schema"], loaded)
+        elif options.extension_in(name):
+            plan_extension_removal(plan, name, catalog)
+        return DatabasePlan(plan, plan_objects(plan, objects, options.object_role, name, catalog), extension)
 
 
 def _report(

@@ -95,15 +95,15 @@ class PgauditOptions:
         :param roles: those that it has of the roles that the options name.
         :raises AuditError: naming the option that is wrong, and how it is right.
         """
+        managed = [name for name in CONNECTION_SETTINGS if self.params[name] is not None]
         if not self.present:
-            return ServerOptions({}, {})
+            return ServerOptions({}, {}, returned=managed)
         cluster = parse_settings(self.params["settings"], "settings", known)
         if self.objects:
             cluster.setdefault(PREFIX + "role", self.object_role)
-        for name in CONNECTION_SETTINGS:
+        for name in managed:
             value = self.params[name]
-            if value is not None:
-                cluster[name] = value if isinstance(value, str) else ("on" if value else "off")
+            cluster[name] = value if isinstance(value, str) else ("on" if value else "off")
         scoped: dict[Scope, Mapping[str, str]] = {}
         for name, own in self.params["databases"].items():
             _require("databases", "database", name, databases)

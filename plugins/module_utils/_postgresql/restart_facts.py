@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .._core.service import OUTPUT
 from .preload import SETTING
 from .session import Session
 
@@ -69,12 +70,8 @@ def _host(sockets: str) -> str:
 def _fallback(facts: Any, cluster: Sequence[str] | None) -> list[str]:
     if cluster:
         return [_PG_CTLCLUSTER, *cluster, "restart"]
-    start_log = f"{facts.data_directory}/dbfleet_restart.log"
-    return [
-        f"{facts.binaries}/pg_ctl",
-        "restart",
-        *("-D", facts.data_directory, "-m", "fast", "-w", "-t", "600", "-l", start_log),
-    ]
+    program = f"{facts.binaries}/pg_ctl"
+    return [program, "restart", "-D", facts.data_directory, "-m", "fast", "-w", "-t", "600", "-l", OUTPUT]
 
 
 def _lines(running: Mapping[str, str]) -> list[str]:
