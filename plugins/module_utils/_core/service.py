@@ -87,13 +87,15 @@ class ServerProcess:
 
 
 def _started(pid: int) -> str:
-    """Return when a process was started, in ticks since the machine was; empty where there is none (proc(5), stat)."""
+    """Return when a process was started, in ticks since the machine was; empty where none runs (proc(5), stat)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return ""
     # The name of the program stands in parentheses and may hold anything.
-    return stat.rpartition(")")[2].split()[19]
+    state, *numbers = stat.rpartition(")")[2].split()
+    # A dead process stays in the list until its parent has taken notice, which in a container may be never.
+    return "" if state in "ZX" else numbers[18]
 
 
 def _unit_of(pid: int, run: Runner) -> str:
