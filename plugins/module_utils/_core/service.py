@@ -171,7 +171,8 @@ class Restart:
             if code or time.monotonic() > deadline:
                 break
             time.sleep(_PAUSE)
-        said = f"{' '.join(command)} ended with {code}: {output.strip()}" if code else ""
+        # What the server itself had to say is in its log.
+        said = f"{' '.join(command)} ended with {code}: {output.strip().partition(chr(10))[0]}" if code else ""
         if not server.gone:
             return said or f"{' '.join(command)} succeeded, but process {server.pid} still runs"
         return said or f"it does not take connections {self.timeout:g} s after {' '.join(command)}"
