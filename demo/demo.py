@@ -28,6 +28,9 @@ SECONDS_A_ROUND = 1
 #: What foreign clients work on, bare and audited in turn, by server.
 LOADED = {"bank": ("bank_bare", "bank"), "shop": ("sbtest_bare", "sbtest")}
 
+#: The task that restarts a server.
+RESTART = "pgaudit : Restart the server, or bring it back as it was]"
+
 COUNT_TABLES = """
 SELECT count(*) AS number FROM information_schema.tables
 WHERE table_type = 'BASE TABLE'
@@ -91,17 +94,26 @@ def roll_out(fleet: Fleet, findings: report.Findings) -> None:
         line.says += f" predicts {predicted} statements on {len(KINDS)} hosts, changes nothing"
     with step("site.yml --diff") as line:
         result = playbook("site.yml", "site.log", "--diff")
-        findings.audited = messages(result, r"tables audited")
-        line.says += f" executes {count_statements(LOGS / 'site.log')} statements"
+        findings.audited = messages(result, r"tables audited|pgaudit logs")
+        executed = count_statements(LOGS / "site.log")
+        line.says += f" executes {executed} statements, restarts {' and '.join(restarted(result))} for pgaudit"
     with step("site.yml, a second time") as line:
         result = playbook("site.yml", "site-again.log")
         findings.changed = {name: result.stats(name)["changed"] for name in KINDS}
 
 
 def messages(result: PlaybookResult, pattern: str) -> list[str]:
-    """Return the lines of debug messages that a pattern is found in."""
+    """Return the lines of debug messages that a pattern is found in, in the order of the fleet."""
     lines = re.findall(r'^ +(".*"),?$', result.stdout, flags=re.MULTILINE)
-    return [message for message in map(json.loads, lines) if re.search(pattern, message)]
+    found = [message for message in map(json.loads, lines) if re.search(pattern, message)]
+    return [message for name in KINDS for message in found if re.match(rf"((OK|FAILED) )?{name}\b", message)]
+
+
+def restarted(result: PlaybookResult) -> list[str]:
+    """Return the hosts whose server a playbook restarted."""
+    tasks = result.stdout.split("\nTASK [")
+    changed = {name for task in tasks if RESTART in task for name in re.findall(r"^changed: \[(\w+)\]", task, re.M)}
+    return [name for name in KINDS if name in changed]
 
 
 def count_statements(log: pathlib.Path) -> int:
@@ -118,7 +130,8 @@ def work(fleet: Fleet, findings: report.Findings) -> None:
             before = secrets_of(server)
             server.run_script("work.sql", application, new_hash=password_hash())
             findings.secrets[name] = sorted(before | secrets_of(server))
-    with step("somebody tries to delete from the logs"):
+    with step("somebody reads and grants, and tries to delete from the logs"):
+        fleet.servers[report.WATCHED].run_script("curiosity.sql", report.CURIOUS)
         for name, application in report.APPLICATIONS.items():
             server = fleet.servers[name]
             users = (application, server.SUPERUSER)

@@ -7,13 +7,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import statistics
 import sys
 import textwrap
 import typing as t
 
 from fleet import Fleet
-from servers import Row
+from servers import DemoError, Row
 
 #: What no role may do, the superuser included.
 ATTACK = "DELETE FROM audit.audit_log_data"
@@ -22,6 +23,16 @@ APPLICATIONS = {"clinic": "clinic_app", "shop": "shop_app"}
 READER = "compliance"
 #: A column whose values are hashed, and what the logs are searched for.
 MASKED = {"clinic": ("ssn", "password hash and ssn"), "shop": ("email", "password hash, email and card number")}
+#: Whose reads and grants are shown, of which no row tells.
+WATCHED, CURIOUS = "clinic", "dba_kim"
+#: What pgaudit wrote of somebody, behind the prefix that the inventory sets. That it does not log parameters, which it
+#: says at the end of every line, is left out.
+AUDIT_LINE = (
+    r"^(?P<at>\S+ [\d:]+)\.\d+ (?P<zone>\S+) \[\d+\] {user}@\S+ (?P<client>\S+) (?P<application>.*?) "
+    r"LOG:  (?P<record>AUDIT: (?:[^,]*,){{3}}(?P<kind>[^,]*),.*?)(?:,<not logged>)?$"
+)
+#: By pgaudit's class, in the order in which they come.
+STATEMENTS = {"READ": "a read", "ROLE": "a grant"}
 MARGIN = 14
 WIDTH = 112
 
@@ -69,6 +80,7 @@ def show(fleet: Fleet, findings: Findings) -> None:
     """Print everything."""
     for name in APPLICATIONS:
         show_log(fleet, findings, name)
+    show_statements(fleet)
     heading(f"{ATTACK}, as the applications and as the superusers")
     for name, words in findings.refusals.items():
         entries(name, words)
@@ -140,6 +152,21 @@ def show_rest(ask: Ask) -> None:
     entries("no context", lines)
     for row in ask("new_table"):
         entry("a new table", "{action} {table}, policy {policy}, its access_token as {access_token}".format(**row))
+
+
+def show_statements(fleet: Fleet) -> None:
+    """Print what only the server's own log knows: statements that change no row, next to what the audit log has."""
+    server = fleet.servers[WATCHED]
+    pattern = re.compile(AUDIT_LINE.format(user=CURIOUS), flags=re.MULTILINE)
+    lines = list(pattern.finditer(server.local.log.read_text("utf-8", "replace")))
+    if [line["kind"] for line in lines] != list(STATEMENTS):
+        raise DemoError(f"pgaudit did not log what {CURIOUS} did", server.local.log)
+    heading(f"What the {WATCHED}'s server log says of statements that change no row (pgaudit)")
+    for line in lines:
+        who = f"by {bold(CURIOUS)} from {line['client']}, application {line['application']}"
+        entries(STATEMENTS[line["kind"]], [f"{who}, {line['at']} {line['zone']}", line["record"]])
+    records = server.ask(server.queries()["rows_by"], READER, db_user=CURIOUS)[0]["records"]
+    entry("the row trail", f"{bold(records)} records of {CURIOUS}'s, who changed no row")
 
 
 def show_cost(cost: Cost) -> None:

@@ -192,7 +192,10 @@ class PostgresqlServer(Server):
         host = "127.0.0.1" if user else str(self.socket)
         file = str(SQL / self.name / script)
         # Notices that only say what a script asked for stay out.
-        environment = {"PGAPPNAME": f"{self.name}-web", "PGOPTIONS": "-c client_min_messages=warning"}
+        environment = {"PGOPTIONS": "-c client_min_messages=warning"}
+        # Who comes with psql as a person is psql in the logs.
+        if user == f"{self.name}_app":
+            environment["PGAPPNAME"] = f"{self.name}-web"
         options = ("-X", "-q", "-v", "ON_ERROR_STOP=1", *settings, "-f", file)
         self._run_postgresql("psql", host, user or self.SUPERUSER, self._home(script), *options, **environment)
 

@@ -52,3 +52,6 @@ SELECT l.action, l.schema_name || '.' || l.table_name AS "table", p.name AS poli
        l.new_values ->> 'access_token' AS access_token
 FROM audit.audit_log AS l JOIN audit.policy AS p USING (policy_id)
 WHERE l.table_name = 'referrals'
+
+-- name: rows_by
+SELECT count(*) AS records FROM audit.audit_log WHERE db_user = %(db_user)s

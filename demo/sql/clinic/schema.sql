@@ -3,6 +3,7 @@
 CREATE ROLE clinic_owner;
 CREATE ROLE clinic_app LOGIN PASSWORD :'app_password';
 CREATE ROLE compliance LOGIN;
+CREATE ROLE dba_kim LOGIN PASSWORD :'app_password' IN ROLE clinic_owner;
 CREATE DATABASE clinic OWNER clinic_owner;
 \connect clinic
 SET ROLE clinic_owner;
