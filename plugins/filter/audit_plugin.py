@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filter of the role mysql_audit_plugin, documented in a YAML file of its name beside this one."""
+"""The filters of the role mysql_audit_plugin; each is documented in a YAML file of its name beside this one."""
 
 from __future__ import annotations
 
@@ -17,4 +17,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return each filter by its name."""
-        return {"audit_plugin_lines": _audit_plugin.audit_plugin_lines}
+        return {
+            "audit_plugin_lines": _audit_plugin.audit_plugin_lines,
+            "audit_plugin_proof_lines": _audit_plugin.audit_plugin_proof_lines,
+        }

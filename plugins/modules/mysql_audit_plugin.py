@@ -128,6 +128,18 @@ restart_required:
   returned: always
   type: bool
   sample: false
+restart:
+  description: What M(dbfleet.audit.server_restart) takes to do that; none where there is no need, or not from here.
+  returned: always
+  type: dict
+  sample: {"process": 4711, "ready": ["/usr/bin/mariadb-admin", "--no-defaults", "--socket=/run/mysqld/mysqld.sock",
+    "ping"], "restore": [{"path": "/etc/mysql/mariadb.conf.d/zz-dbfleet-audit.cnf"}]}
+differences:
+  description: What was not as asked, in words.
+  returned: when O(state=present) and RV(available=true)
+  type: list
+  elements: str
+  sample: ["logging is 'OFF' and is to be 'ON'"]
 limitations:
   description: What this server, login or choice of settings leaves open.
   returned: always

@@ -21,6 +21,16 @@ def audit_plugin_lines(result: Mapping[str, Any], host: str) -> list[str]:
     ]
 
 
+def audit_plugin_proof_lines(result: Mapping[str, Any], host: str) -> list[str]:
+    """Return the line that a person wants of a server's audit plugin after a verification, and its problems."""
+    if not result["available"]:
+        return [f"{host}: no server_audit: {result['reason']}"]
+    problems = result["differences"]
+    verdict, number = ("FAILED" if problems else "OK"), len(problems)
+    counted = f"{number} {'problem' if number == 1 else 'problems'}"
+    return [f"{verdict} {host}: {', '.join([*_logging(result), counted])}", *(f"  {text}" for text in problems)]
+
+
 def _logging(result: Mapping[str, Any]) -> list[str]:
     settings = result.get("settings")
     if settings is None:

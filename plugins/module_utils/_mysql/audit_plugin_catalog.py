@@ -16,7 +16,7 @@ from .trail_catalog import roles_of
 
 _SERVER = """
 SHOW GLOBAL VARIABLES WHERE variable_name IN ('version_comment', 'hostname', 'pid_file', 'datadir', 'basedir',
-  'plugin_dir')
+  'plugin_dir', 'socket')
 """
 
 # ALL_PLUGINS has what lies in plugin_dir as well, loaded or not.

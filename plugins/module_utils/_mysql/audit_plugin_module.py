@@ -60,6 +60,11 @@ class _Host:
     facts: Mapping[str, str]
     process: Process | None
 
+    def client(self, name: str) -> str:
+        """Return the path of a client program of the server's installation; MariaDB's also have MySQL's names."""
+        names = [f"{self.facts['basedir']}/bin/{prefix}{name}" for prefix in ("mariadb-", "mysql")]
+        return next((path for path in names if os.path.exists(path)), f"mariadb-{name}")
+
     def files(self, module: MysqlModule) -> OptionFiles:
         return OptionFiles.of(self.process, self.facts["basedir"], module.run_command)
 
@@ -67,7 +72,8 @@ class _Host:
 def run(module: MysqlModule, session: Session) -> None:
     """Bring the plugin into its state, or say why this server cannot have it."""
     work = _present if module.params["state"] == "present" else _absent
-    module.results.update(available=True, reason="", limitations=[], restart_required=False, statements=[])
+    module.results.update(available=True, reason="", limitations=[], restart_required=False)
+    module.results.update(restart=None, statements=[])
     try:
         _require_mariadb(session)
         work(module, session)
@@ -97,6 +103,7 @@ def _present(module: MysqlModule, session: Session) -> None:
     host = _host(session)
     file = _file(module, host, state, wanted)
     plan = plan_present(state, wanted, file is not None)
+    differences = plan.differences() + ([f"{file.path} does not say what is wanted"] if file and file.changed else [])
     missing = catalog.missing_rights(session, plan)
     if missing:
         raise UnavailableError(_refusal(session, missing))
@@ -105,6 +112,7 @@ def _present(module: MysqlModule, session: Session) -> None:
     with _written(module, file):
         _carry_out(module, session, wanted, file is not None)
     _report(module, session, host, wanted, file)
+    module.results["differences"] = differences
 
 
 def _absent(module: MysqlModule, session: Session) -> None:
@@ -118,6 +126,7 @@ def _absent(module: MysqlModule, session: Session) -> None:
     with _written(module, file):
         _note(module, file)
     module.results["restart_required"] = state.loaded and state.permanent
+    _note_restart(module, host, None)
     if file and file.others:
         said = ", ".join(f"{name}={value}" for name, value in file.others)
         module.results["limitations"].append(f"another option file, or the command line, still says {said}")
@@ -249,6 +258,7 @@ def _report(
         restart_required=bool(file and state.loaded and not state.permanent),
         limitations=limitations(state, wanted),
     )
+    _note_restart(module, host, file)
     if results["restart_required"]:
         results["limitations"].append("until the server restarts, UNINSTALL SONAME ends auditing")
     if not file:
@@ -256,6 +266,17 @@ def _report(
             "no option file says this to the server, so that its next start undoes it; on a managed service, set the "
             "same in its option group"
         )
+
+
+def _note_restart(module: MysqlModule, host: _Host, file: AuditFile | None) -> None:
+    """Put what server_restart takes into the results; without our file, the server starts as it would without us."""
+    if not (module.results["restart_required"] and host.process):
+        return
+    module.results["restart"] = {
+        "process": host.process.pid,
+        "ready": [host.client("admin"), "--no-defaults", f"--socket={host.facts['socket']}", "ping"],
+        "restore": [{"path": file.path}] if file else [],
+    }
 
 
 def _note(module: MysqlModule, file: AuditFile | None) -> None:

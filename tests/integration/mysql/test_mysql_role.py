@@ -29,7 +29,9 @@ def shop(without_trail: MysqlServer) -> t.Iterator[Schema]:
 
 
 def inventory(schema: Schema, **variables: t.Any) -> dict[str, t.Any]:
+    # The plugin belongs to the whole server, and has tests of its own.
     settings = {
+        "plugin_enabled": False,
         "login": schema.login,
         "policies": [{"tables": [f"{schema.name}.*"]}],
         "schedule": "event",
