@@ -44,7 +44,8 @@ options:
   fallback:
     description:
       - Command, as a list, for a server that no systemd unit runs. It is run as the server's account. An element
-        C({output}) stands for the file that the server writes its messages into.
+        C({output}) stands for the file behind the server's standard error, or where it has none for the last of
+        O(logs).
     type: list
     elements: str
     default: []

@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import typing as t
+
 import pytest
 from auditing import install_trail, records, rollout, wanted
 from databases import Database, fetch
+from statement_auditing import preload
 
 # Values that stand in no statement: what shows them in the server's log can only be the capture.
 SECRET = "reverse('TERCES-' || 'NIP')"
@@ -70,3 +73,27 @@ def test_pgaudit_logs_no_masked_value_and_no_line_for_a_record(db_pgaudit, captu
     assert audit_lines(written["audited"][0]) >= 1
     assert [line for lines in written["audited"] for line in lines if IN_CLEAR in line] == []
     assert IN_CLEAR not in str(records(db))
+
+
+def test_capture_functions_made_before_the_restart_that_loads_pgaudit_are_silent_after_it(new_server: t.Any):
+    server = new_server()
+    made = Database(server, "made")
+    if made.value("SELECT current_setting('server_version_num')::int") < 150000:
+        pytest.skip("PostgreSQL 14 has no grants on parameters; documented")
+    made.execute("CREATE TABLE plain (id int PRIMARY KEY, pin text); CREATE TABLE audited (LIKE plain INCLUDING ALL)")
+    preload(server, "pgaudit")
+    install_trail(made)
+    rollout(made, policies=[wanted("public.audited", columns={"redact": ["pin"]})])
+    server.restart()
+    db = Database(server, "made", template=None)
+    writer = db.create_role("writer")
+    db.execute(f"GRANT ALL ON plain, audited TO {writer}")
+    written = {}
+    for table in ("plain", "audited"):
+        written[table] = lines_of(db, f"INSERT INTO {table} SELECT i, {SECRET} FROM generate_series(1, 10) AS i")
+        # The application's own login can write, although it may not change what pgaudit logs.
+        db.execute(f"INSERT INTO {table} VALUES (11, 'x')", user=writer)
+    assert len(records(db, "audited")) == 11
+    assert audit_lines(written["audited"]) == audit_lines(written["plain"]) >= 1
+    assert [line for line in written["audited"] if IN_CLEAR in line] == []
+    assert not rollout(db, policies=[wanted("public.audited", columns={"redact": ["pin"]})]).changed

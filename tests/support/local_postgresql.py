@@ -70,9 +70,11 @@ class LocalPostgresql(LocalServer):
             raise
         return server
 
-    def start(self) -> None:
-        """Start the server and wait until it accepts connections."""
-        done = self._pg_ctl("start", "-w", "-t", str(START_TIMEOUT), "-l", self.log)
+    def start(self, options: str = "") -> None:
+        """Start the server, with options of its command line, and wait until it accepts connections."""
+        done = self._pg_ctl(
+            "start", "-w", "-t", str(START_TIMEOUT), "-l", self.log, *(("-o", options) if options else ())
+        )
         if done.returncode:
             reason = tail(self.log) or done.stdout.strip()
             raise ServerError(f"PostgreSQL in {self.directory} did not start on port {self.port}:\n{reason}")
@@ -97,6 +99,13 @@ class LocalPostgresql(LocalServer):
         """Add settings to postgresql.conf, which ALTER SYSTEM overrides; they count from the next start."""
         with (self.data / "postgresql.conf").open("a", encoding="utf-8") as config:
             config.writelines(f"{name} = {quote_setting(value)}\n" for name, value in settings.items())
+
+    def next_start(self, name: str) -> str:
+        """Return a setting as the server would start with it now, from the files alone."""
+        done = self._run(self.binaries / "postgres", "-D", self.data, "-C", name)
+        if done.returncode:
+            raise ServerError(f"postgres -C {name} failed: {done.stdout.strip()}")
+        return done.stdout.strip()
 
     def standby_of_this(
         self,

@@ -38,7 +38,7 @@ class ServerProcess:
     :ivar started: when it was started, as the kernel counts: another process may get the same number one day.
     :ivar account: name of the account that it runs as.
     :ivar unit: name of the systemd unit whose main process it is, empty where none is.
-    :ivar output: the file behind its standard error, the null device where that is none.
+    :ivar output: the file that it writes its messages into while it starts, or is to write them into.
     :ivar logs: files that it may write its log into, with their sizes at the time.
     """
 
@@ -60,7 +60,8 @@ class ServerProcess:
         if not started:
             raise AuditError(f"no process {pid} runs on this host: is the server on another one?")
         account = pwd.getpwuid(os.stat(f"/proc/{pid}").st_uid).pw_name
-        process = cls(pid, started, account, _unit_of(pid, run), _standard_error(pid))
+        output = _standard_error(pid) or (logs[-1] if logs else os.devnull)
+        process = cls(pid, started, account, _unit_of(pid, run), output)
         for path in (*logs, process.output):
             process.logs[path] = os.path.getsize(path) if os.path.isfile(path) else 0
         return process
@@ -111,12 +112,12 @@ def _unit_of(pid: int, run: Runner) -> str:
 
 
 def _standard_error(pid: int) -> str:
-    """Return the file that a process writes its messages into; one that is a pipe, a socket or a secret is no file."""
+    """Return the file that a process writes its messages into, empty where that is a pipe, a socket or a secret."""
     try:
         target = os.readlink(f"/proc/{pid}/fd/2")
     except PermissionError:
-        return os.devnull
-    return target if os.path.isfile(target) else os.devnull
+        return ""
+    return target if os.path.isfile(target) else ""
 
 
 def _text_after(path: str, size: int) -> str:

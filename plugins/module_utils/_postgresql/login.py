@@ -36,7 +36,7 @@ _MAY_SILENCE = """
 #: Whether the server loads pgaudit from its next start on; its capture functions are then ready for it.
 _IS_CONFIGURED = """
   EXISTS (SELECT FROM pg_show_all_file_settings() AS f
-          WHERE f.name = 'shared_preload_libraries' AND f.setting ~ '\\mpgaudit\\M')"""
+          WHERE lower(f.name) = 'shared_preload_libraries' AND f.setting ~ '\\mpgaudit\\M')"""
 
 _NO_EVENT_TRIGGERS = (
     "no event triggers (the login is no superuser): that a table's owner drops, disables or replaces an audit trigger, "

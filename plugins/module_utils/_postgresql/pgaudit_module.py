@@ -92,7 +92,9 @@ class _Rollout:
     def _plan(self, session: Session) -> DatabasePlan:
         name, options = session.database, self.options
         objects = options.objects_in(name)
-        catalog = read_database(session, [entry.pattern for entry in objects], options.object_role)
+        # What a role that somebody uses has been granted is no audit of ours.
+        role = "" if self.facts.catalog.object_role_used else options.object_role
+        catalog = read_database(session, [entry.pattern for entry in objects], role)
         plan = Plan()
         extension = catalog.extension
         if options.extension_in(name) and options.present:

@@ -39,7 +39,7 @@ def probe(session: Session) -> tuple[list[str], list[str]]:
     """Return the classes that are logged for this login, and those that should be and are not."""
     wanted = classes(session.one("SELECT current_setting('pgaudit.log')")[0])
     notices = session.connection.notices
-    session.execute("BEGIN")
+    session.execute("BEGIN READ WRITE")
     try:
         session.execute(_LISTEN)
         for statement in _STATEMENTS.values():

@@ -20,6 +20,9 @@ PREFIX = "pgaudit."
 #: What `log` takes, each also with a minus before it; `all` and `none` stand for every class and for no class.
 CLASSES = ("ddl", "function", "misc", "misc_set", "read", "role", "write")
 
+#: Words of `log` that stand for more than one class.
+_MEANT = {"all": set(CLASSES), "misc": {"misc", "misc_set"}}
+
 LEVELS = ("debug5", "debug4", "debug3", "debug2", "debug1", "info", "notice", "warning", "log")
 
 #: Settings that are no switch.
@@ -93,7 +96,7 @@ def classes(text: str) -> frozenset[str]:
     chosen: set[str] = set()
     for token in (part.strip().lower() for part in text.split(",")):
         name = token.removeprefix("-")
-        meant = set(CLASSES) if name == "all" else {name} & set(CLASSES)
+        meant = _MEANT.get(name, {name} & set(CLASSES))
         chosen = chosen - meant if token.startswith("-") else chosen | meant
     return frozenset(chosen)
 

@@ -47,17 +47,27 @@ class PreloadCatalog:
         return parse(self.running if self.fixed else text_of(self.lines))
 
     @property
+    def nameless(self) -> bool:
+        """Whether the files list a library without a name, with which the server would not start."""
+        return not self.fixed and "" in _names(text_of(self.lines))
+
+    @property
     def beneath(self) -> Sequence[Line]:
         """What the files say beneath postgresql.auto.conf, which belongs to ALTER SYSTEM."""
         return [line for line in self.lines if not line.automatic]
 
 
 def parse(text: str) -> list[str]:
-    """Return the names in a list as the server reads it (SplitDirectoriesString): quotes keep commas and spaces.
+    """Return the names in a list as the server reads it, without empty ones.
 
-    Empty names are left out: ALTER SYSTEM SET shared_preload_libraries = '' writes one, and the server, looking for a
-    library of that name, does not start.
+    ALTER SYSTEM SET shared_preload_libraries = '' writes one, and the server, looking for a library of that name, does
+    not start.
     """
+    return [name for name in _names(text) if name]
+
+
+def _names(text: str) -> list[str]:
+    """Return all names in a list (SplitDirectoriesString): quotes keep commas and spaces."""
     names = []
     position = 0
     while position < len(text):
@@ -67,7 +77,7 @@ def parse(text: str) -> list[str]:
         quoted, plain = match.groups()
         names.append(quoted.replace('""', '"') if quoted is not None else plain.strip())
         position = match.end()
-    return [name for name in names if name]
+    return names
 
 
 def same_library(one: str, other: str) -> bool:
@@ -98,7 +108,7 @@ def plan_libraries(catalog: PreloadCatalog, target: Sequence[str]) -> Plan:
     :raises AuditError: where ALTER SYSTEM cannot do that, with the place that has to be changed.
     """
     plan = Plan()
-    if list(target) == catalog.configured:
+    if list(target) == catalog.configured and not catalog.nameless:
         return plan
     if catalog.fixed:
         raise AuditError(
@@ -114,7 +124,7 @@ def plan_libraries(catalog: PreloadCatalog, target: Sequence[str]) -> Plan:
 def _statement(catalog: PreloadCatalog, target: Sequence[str]) -> Sql:
     """Return what makes the list the configured one; what stands in a person's own file comes to count again."""
     beneath = text_of(catalog.beneath)
-    if list(target) == parse(beneath):
+    if list(target) == _names(beneath):
         return sql(_RESET)
     if not target:
         raise AuditError(

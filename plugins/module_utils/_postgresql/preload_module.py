@@ -23,7 +23,8 @@ PRELOAD_SPEC: dict[str, Any] = {
 }
 
 _RUNNING = f"""
-SELECT setting, source, {MAY_READ_FILES} AS readable FROM pg_settings WHERE name = 'shared_preload_libraries'
+SELECT s.setting, s.source, s.setting IS NOT NULL AND {MAY_READ_FILES} AS readable
+FROM (VALUES ('shared_preload_libraries')) AS asked (name) LEFT JOIN pg_settings AS s ON s.name = asked.name
 """
 
 # LOAD looks for the file just as the server does when it starts. Most libraries that hook into the server then refuse

@@ -15,7 +15,8 @@ from .._core.service import OUTPUT
 from .preload import SETTING
 from .session import Session
 
-#: A line that sets a thing which only a start can change is no error, although the server calls it one.
+#: A line that sets a thing which only a start can change is no error, although the server calls it one; nor is the lack
+#: of a line that there was at the last start, which it reports without a file, and with the name in the message alone.
 _FACTS = """
 SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)::int AS process,
        current_setting('data_directory') AS data_directory,
@@ -27,11 +28,13 @@ SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)::int AS process,
        (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
        (SELECT jsonb_object_agg(s.name, s.setting) FROM pg_settings AS s
         WHERE s.pending_restart OR s.name = 'shared_preload_libraries'
-           OR s.name IN (SELECT f.name FROM pg_file_settings AS f
-                         WHERE f.error IS NOT NULL AND s.context = 'postmaster')) AS running,
+           OR s.context = 'postmaster' AND lower(s.name) IN (SELECT lower(f.name) FROM pg_file_settings AS f
+                                                             WHERE f.error IS NOT NULL)
+           OR s.name IN (SELECT substring(f.error FROM '"([^"]+)"') FROM pg_file_settings AS f
+                         WHERE f.sourcefile IS NULL)) AS running,
        (SELECT jsonb_agg(format('%s:%s: %s %s', f.sourcefile, f.sourceline, f.name, f.error) ORDER BY f.seqno)
-        FROM pg_file_settings AS f LEFT JOIN pg_settings AS s ON s.name = f.name
-        WHERE f.error IS NOT NULL AND s.context IS DISTINCT FROM 'postmaster') AS errors
+        FROM pg_file_settings AS f LEFT JOIN pg_settings AS s ON lower(s.name) = lower(f.name)
+        WHERE f.error IS NOT NULL AND f.sourcefile IS NOT NULL AND s.context IS DISTINCT FROM 'postmaster') AS errors
 """
 
 _DEBIAN_CLUSTER = re.compile(r"/etc/postgresql/([^/]+)/([^/]+)/postgresql\.conf")
@@ -45,7 +48,6 @@ def read_restart(session: Session) -> dict[str, Any]:
     """
     facts = session.one(_FACTS)
     debian = _DEBIAN_CLUSTER.fullmatch(facts.config_file)
-    log = _own_log(facts.data_directory, facts.log)
     return {
         "process": facts.process,
         "system_identifier": facts.system_identifier,
@@ -54,12 +56,16 @@ def read_restart(session: Session) -> dict[str, Any]:
         "ready": [f"{facts.binaries}/pg_isready", "-q", "-h", _host(facts.sockets), "-p", facts.port],
         "fallback": _fallback(facts, debian.groups() if debian else None),
         "restore": [{"path": f"{facts.data_directory}/postgresql.auto.conf", "lines": _lines(facts.running)}],
-        "logs": [*log, *(["/var/log/postgresql/postgresql-{}-{}.log".format(*debian.groups())] if debian else [])],
+        "logs": _logs(facts, debian.groups() if debian else None),
     }
 
 
-def _own_log(data_directory: str, log: str | None) -> list[str]:
-    return [os.path.join(data_directory, log)] if log else []
+def _logs(facts: Any, cluster: Sequence[str] | None) -> list[str]:
+    """Return the file of the server's own collector, if it has one, and the file that it is to start with."""
+    collected = [os.path.join(facts.data_directory, facts.log)] if facts.log else []
+    if cluster:
+        return [*collected, "/var/log/postgresql/postgresql-{}-{}.log".format(*cluster)]
+    return [*collected, f"{facts.data_directory}/dbfleet_restart.log"]
 
 
 def _host(sockets: str) -> str:

@@ -16,14 +16,17 @@ from .session import Session
 ABOVE_FILES = ("command line", "environment variable")
 
 #: A superuser may, and who was granted it.
-MAY_READ_FILES = "has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'EXECUTE')"
+MAY_READ_FILES = (
+    "has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'EXECUTE') "
+    "AND has_table_privilege('pg_catalog.pg_file_settings', 'SELECT')"
+)
 
-#: As the files are now, and not as they were at the last reload.
+#: As the files are now, and not as they were at the last reload. The view has names as they are written.
 _LINES = """
-SELECT f.name, f.setting, f.sourcefile, f.sourceline,
+SELECT lower(f.name), f.setting, f.sourcefile, f.sourceline,
        f.sourcefile = current_setting('data_directory') || '/postgresql.auto.conf' AS automatic
 FROM pg_file_settings AS f
-WHERE f.name = ANY (%(names)s) OR f.name LIKE %(pattern)s
+WHERE lower(f.name) = ANY (%(names)s) OR lower(f.name) LIKE %(pattern)s
 ORDER BY f.seqno
 """
 
