@@ -94,7 +94,7 @@ def roll_out(fleet: Fleet, findings: report.Findings) -> None:
         line.says += f" predicts {predicted} statements on {len(KINDS)} hosts, changes nothing"
     with step("site.yml --diff") as line:
         result = playbook("site.yml", "site.log", "--diff")
-        findings.audited = messages(result, r"tables audited|pgaudit logs")
+        findings.audited = messages(result, r"tables audited|pgaudit logs|server_audit logs")
         executed = count_statements(LOGS / "site.log")
         line.says += f" executes {executed} statements, restarts {' and '.join(restarted(result))} for pgaudit"
     with step("site.yml, a second time") as line:

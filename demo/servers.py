@@ -247,6 +247,14 @@ class MysqlServer(Server):
     LOAD_RESULT = r"^ +transactions: +(\d+) +\(([\d.]+) per sec"
     LOAD = ("oltp_write_only", "--db-driver=mysql", "--table-size=10000", "--threads=1")
 
+    def __init__(self, name: str, password: str, while_pid: int | None) -> None:
+        super().__init__(name, password, while_pid)
+        # As every distribution has one: a directory for the option files of others.
+        folder = self.local.socket_dir / "conf.d"
+        folder.mkdir(mode=0o755)
+        with self.local.option_file.open("a", encoding="utf-8") as file:
+            file.write(f"!includedir {folder}\n")
+
     @property
     def product(self) -> str:
         """The name of the database system."""

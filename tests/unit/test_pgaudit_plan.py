@@ -55,7 +55,7 @@ def after(grants, statements):
     """Return a relation's grants after these statements, by the rules of GRANT and REVOKE."""
     held = set(grants)
     for statement in statements:
-        verb, _, rest = statement.partition(" ")
+        verb, rest = statement.split(" ", 1)
         for privilege, columns in re.findall(r"([A-Z]+)(?: \(([^)]+)\))?", rest.partition(" ON TABLE ")[0]):
             names = {(privilege.lower(), column) for column in (columns.split(", ") if columns else [None])}
             if verb == "GRANT":

@@ -194,7 +194,8 @@ def put_back(entry: Mapping[str, Any]) -> None:
 def run_command(command: Sequence[str], account: str) -> tuple[int, str]:
     """Run a command as an account and return its exit code and output.
 
-    Output goes to a file: a server that the command starts may keep it open for as long as it lives.
+    Output goes to a file: a server that the command starts may keep it open, and write to it, for as long as it lives.
+    AnsibleModule.run_command has a pipe for that, which ends, and no accounts.
     """
     identity: dict[str, Any] = {}
     if account and os.geteuid() == 0:
@@ -202,7 +203,7 @@ def run_command(command: Sequence[str], account: str) -> tuple[int, str]:
         identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": os.getgrouplist(account, entry.pw_gid)}
     try:
         with tempfile.TemporaryFile() as output:
-            done = subprocess.run(
+            done = subprocess.run(  # pylint: disable=ansible-bad-function
                 list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", check=False, **identity
             )
             output.seek(0)
