@@ -49,8 +49,8 @@ options:
     default: {}
   roles:
     description:
-      - "Settings of single roles, by the role's name; they override O(settings) and O(databases). C({log: []}) exempts a
-        role from session auditing."
+      - "Settings of single roles, by the role's name; they override O(settings) and O(databases). C({log: []}) exempts
+        a role from session auditing."
     type: dict
     default: {}
   objects:
