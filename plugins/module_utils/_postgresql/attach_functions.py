@@ -15,7 +15,8 @@ from typing import Any
 from .._core.policy import SENSITIVE_WORDS
 from .._core.sql import Identifier, Literal, sql
 from .conditions import HIDDEN_DOMAIN
-from .function import OWNER, PLAIN_STRINGS, SAFE_PATH, Function
+from .function import PLAIN_STRINGS, SAFE_PATH, Function
+from .roles import OWNER
 from .trigger_catalog import CONDITION_DIGEST, KEYS
 
 #: The row of the setting table that holds the patterns of `exceptions`.

@@ -19,7 +19,8 @@ from typing import Any
 
 from .._core.policy import Policy
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
-from .function import SAFE_PATH, WRITER, Function
+from .function import SAFE_PATH, Function
+from .roles import WRITER
 
 #: What the text of a value depends on in a session; a record must not. An amount of money is thus recorded as locale C
 #: writes it, whatever the currency (measured: 1 µs a row, like every other of these).

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._core.plan import Transaction, first_difference
 from .._core.sql import Identifier, Quoter, Sql, identifiers, sql
-
-if TYPE_CHECKING:
-    from .trail_catalog import TrailCatalog
-
-OWNER = "audit_owner"
-WRITER = "audit_writer"
-READER = "audit_reader"
+from .roles import OWNER, WRITER
+from .trail_catalog import TrailCatalog
 
 #: Nothing that a user can create is found on this path before the server's own objects.
 SAFE_PATH = ("search_path", "pg_catalog, pg_temp")

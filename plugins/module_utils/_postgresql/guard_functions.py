@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from .._core.sql import Literal, sql
-from .function import OWNER, PLAIN_STRINGS, SAFE_PATH, Function
+from .function import PLAIN_STRINGS, SAFE_PATH, Function
+from .roles import OWNER
 
 _REFUSE_CHANGE = """
 BEGIN

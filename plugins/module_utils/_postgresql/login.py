@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._core.errors import AuditError
-from .function import OWNER, WRITER
+from .roles import OWNER, WRITER
 from .session import Session
 
 #: As an expression, so that it costs no round trip of its own. Until PostgreSQL 15, a member can always SET ROLE.

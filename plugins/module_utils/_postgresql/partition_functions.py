@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from .._core.sql import Identifier, Literal, Sql, sql
-from .function import OWNER, PLAIN_STRINGS, SAFE_PATH, Function
+from .function import PLAIN_STRINGS, SAFE_PATH, Function
+from .roles import OWNER
 from .session import LOCK_HOLDERS, LOCK_PLACES, LOCK_WAIT
 
 INTERVALS = ("month", "week", "day")

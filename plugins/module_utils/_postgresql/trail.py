@@ -13,12 +13,13 @@ from typing import Any
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, Literal, Quoter, sql
 from . import trail_tables as tables
-from .function import OWNER, READER, WRITER, Function, plan_functions
+from .function import Function, plan_functions
 from .grants import plan_column_revokes, plan_grants
 from .partition_functions import AHEAD_SETTING, DEFAULT_AHEAD, DEFAULT_INTERVAL, INTERVAL_SETTING
+from .roles import OWNER, READER, ROLES, WRITER
 from .trail_catalog import TrailCatalog
 from .trail_functions import trail_functions
-from .trail_options import MARK, ROLES, TrailOptions, check
+from .trail_options import MARK, TrailOptions, check
 
 # Roles belong to the cluster, our lock to one database: a run in another one may make the same role at this moment.
 _CREATE_ROLE = """

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .function import OWNER
 from .login import Login, login_query
+from .roles import OWNER
 from .session import Session
 
 #: One document: every object in the trail's schema with owner, grants and what is needed to compare it.

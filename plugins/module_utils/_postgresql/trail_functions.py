@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .attach_functions import attach_functions
 from .ddl_functions import ddl_functions
-from .function import PLAIN_STRINGS, READER, SAFE_PATH, WRITER, Function
+from .function import PLAIN_STRINGS, SAFE_PATH, Function
 from .guard_functions import guard_functions
 from .partition_functions import partition_functions
+from .roles import READER, WRITER
 
 #: Which settings of a session feed the record: key of the context -> names of settings, the first that is set wins.
 #: `json` lists settings that hold a whole JSON object (or, for a user alone, a JSON string).

@@ -12,13 +12,13 @@ from typing import Any
 from .._core.errors import AuditError
 from .._core.plan import Plan
 from . import trail_catalog
-from .function import OWNER
 from .login import limitations
 from .module import PostgresqlModule
+from .roles import OWNER, ROLES
 from .session import Session
 from .trail import plan_trail
 from .trail_functions import DEFAULT_CONTEXT
-from .trail_options import ROLES, TrailOptions
+from .trail_options import TrailOptions
 from .trail_removal import plan_removal
 from .trail_tables import INDEXES
 

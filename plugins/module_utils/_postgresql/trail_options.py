@@ -12,16 +12,10 @@ from dataclasses import dataclass
 
 from .._core.errors import AuditError
 from . import trail_tables as tables
-from .function import OWNER, READER, WRITER
+from .roles import ROLES
 from .trail_catalog import TrailCatalog
 
 MARK = "dbfleet.audit"
-
-ROLES = {
-    OWNER: "owns the audit trail",
-    WRITER: "owns the capture functions; may only add to the log",
-    READER: "may read the audit trail",
-}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, sql
-from .function import OWNER, READER, WRITER
 from .login import Login
+from .roles import OWNER, READER, WRITER
 from .trail import EVENT_TRIGGERS
 from .trail_catalog import TrailCatalog
 from .trail_options import MARK

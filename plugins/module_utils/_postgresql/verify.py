@@ -10,10 +10,10 @@ from .._core.errors import AuditError
 from .._core.plan import Plan
 from .._core.rollout import trigger_options
 from .._core.verification import Problem, differences, expired, report
-from .function import OWNER, WRITER
 from .login import limitations
 from .module import PostgresqlModule
 from .partitions_module import plan_partitions
+from .roles import OWNER, WRITER
 from .self_test import self_test
 from .session import Session
 from .trail import plan_trail
