@@ -18,7 +18,7 @@ def statement_lines(configured: Mapping[str, Any], host: str, preload: Mapping[s
     """
     settings = configured["settings"]
     parts = [
-        f"pgaudit logs {settings['pgaudit.log']}" if "pgaudit.log" in settings else "pgaudit logs no class",
+        f"pgaudit logs {settings['pgaudit.log']}" if "pgaudit.log" in settings else "pgaudit has no settings",
         *([_counted(configured["objects"], "object") + " audited"] if configured["objects"] else []),
         f"extension in {_counted(len(configured['extensions']), 'database')}",
         f"restart pending: {'yes' if pending else 'no'}",

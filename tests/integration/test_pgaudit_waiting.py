@@ -165,6 +165,29 @@ def test_a_login_that_is_no_superuser_is_a_limitation_that_is_said(clinic: Datab
     assert not result.changed
     assert "this login is none" in result["limitations"][0]
     assert everything(server)["files"] == before["files"]
+    # What it may not change is a difference until somebody else has, and none from then on.
+    assert any(text.startswith("pgaudit.log is 'none', to be 'ddl'") for text in result["differences"])
+    configure(server, settings={"log": ["ddl"]}, log_connections=True)
+    met = configure(server, settings={"log": ["ddl"]}, log_connections=True, login_user=app)
+    assert (met["differences"], met["limitations"], met["settings"]["pgaudit.log"]) == ([], [], "ddl")
+
+
+def test_a_login_that_may_make_roles_audits_objects_of_its_own(clinic: Database):
+    server = loaded(clinic.server)
+    manager = clinic.create_role("manager", "LOGIN CREATEROLE")
+    made = f"CREATE TABLE files (id int, ssn text); ALTER TABLE files OWNER TO {manager}"
+    ask(server, made, database=clinic.name)
+    options = {
+        "settings": {"log": ["ddl"]},
+        "objects": [{"database": clinic.name, "table": "public.files", "columns": ["ssn"]}],
+        "login_user": manager,
+    }
+    first = configure(server, **options)
+    assert first.changed
+    assert first["objects"] == 1
+    assert not configure(server, **options).changed
+    held = "SELECT has_column_privilege('audit_objects', 'files', 'ssn', 'SELECT')"
+    assert ask(server, held, database=clinic.name) == [(True,)]
 
 
 def test_the_proof_finds_every_class_leaves_nothing_and_sees_an_exempt_login(clinic: Database):

@@ -34,7 +34,7 @@ def test_objects_and_a_restart_that_is_pending():
 def test_a_login_that_may_nothing_has_its_limitations_below():
     configured = {**CONFIGURED, "settings": {}, "limitations": ["no superuser"]}
     assert statement_lines(configured, "pg1", {"skipped": True}, False) == [
-        "pg1: pgaudit logs no class, extension in 1 database, restart pending: no, 0.2 s",
+        "pg1: pgaudit has no settings, extension in 1 database, restart pending: no, 0.2 s",
         "pg1: limitation: no superuser",
     ]
 

@@ -31,6 +31,7 @@ class ServerCatalog:
 
     :ivar lines: what the configuration files say of pgaudit and of the log of connections, in the order of reading.
     :ivar sources: where a setting's value came from, in the words of pg_settings, by name.
+    :ivar current: values in force, by name.
     :ivar scoped: settings of databases and roles, by scope and name.
     :ivar loaded: the library runs.
     :ivar object_role: what there is of the role for object auditing, None when it does not exist.
@@ -41,9 +42,11 @@ class ServerCatalog:
     version_number: int
     in_recovery: bool
     superuser: bool
+    creates_roles: bool
     loaded: bool
     lines: Sequence[Line]
     sources: Mapping[str, str]
+    current: Mapping[str, str]
     scoped: Mapping[Scope, Mapping[str, str]]
     object_role: Mapping[str, Any] | None
     silencers: Sequence[str]
@@ -67,6 +70,7 @@ class ServerOptions:
     """What is to be there, as full names and text.
 
     :ivar cluster: settings of the whole server; those of pgaudit that are not among them go.
+    :ivar current: values in force, by name.
     :ivar scoped: settings of databases and of roles; all others of pgaudit go.
     :ivar object_role: name of the role for object auditing, empty where there is to be none.
     :ivar returned: other settings that go back to what they are without us.
@@ -83,6 +87,8 @@ class ServerPlan:
     """The plan, and what a person wants to know about it."""
 
     plan: Plan = field(default_factory=Plan)
+    #: Differences that this login cannot remove.
+    unmet: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     limitations: list[str] = field(default_factory=list)
 
@@ -91,16 +97,34 @@ def plan_server(options: ServerOptions, catalog: ServerCatalog) -> ServerPlan:
     """Plan what belongs to the whole server; what a standby gets from its primary is left out there."""
     result = ServerPlan()
     if not catalog.superuser:
-        result.limitations.append(
-            "pgaudit's settings are a superuser's to change, and this login is none; set pgaudit.* in the service's "
-            "own parameters, and check them with SHOW pgaudit.log"
-        )
+        _compare(result, options, catalog)
+        if not catalog.in_recovery and catalog.creates_roles:
+            _plan_object_role(result, options, catalog)
         return result
     _plan_cluster(result, options, catalog)
     if not catalog.in_recovery:
         _plan_object_role(result, options, catalog)
-        _plan_scopes(result, options, catalog)
+        _plan_scopes(result.plan, options, catalog)
     return result
+
+
+def _compare(result: ServerPlan, options: ServerOptions, catalog: ServerCatalog) -> None:
+    """Say what somebody else has to set, for a login that may not."""
+    if options.cluster and not catalog.loaded:
+        result.unmet.append("the server has not loaded pgaudit")
+    for name, text in options.cluster.items():
+        current = catalog.current.get(name)
+        if current is not None and not same(name, current, text):
+            result.unmet.append(f"{name} is {current!r}, to be {text!r}")
+    scopes = Plan()
+    _plan_scopes(scopes, options, catalog)
+    result.unmet += scopes.differences()
+    if result.unmet:
+        told = ", ".join(f"{name} = {text!r}" for name, text in options.cluster.items())
+        result.limitations.append(
+            f"pgaudit's settings are a superuser's to change, and this login is none; in the service's own parameters, "
+            f"load pgaudit and set {told}"
+        )
 
 
 def _plan_cluster(result: ServerPlan, options: ServerOptions, catalog: ServerCatalog) -> None:
@@ -150,10 +174,10 @@ def _plan_unasked(result: ServerPlan, lines: Sequence[Line]) -> None:
         )
 
 
-def _plan_scopes(result: ServerPlan, options: ServerOptions, catalog: ServerCatalog) -> None:
+def _plan_scopes(plan: Plan, options: ServerOptions, catalog: ServerCatalog) -> None:
     for scope in sorted({*options.scoped, *catalog.scoped}, key=str):
         wanted, current = options.scoped.get(scope, {}), catalog.scoped.get(scope, {})
-        transaction = result.plan.transaction(describe(scope))
+        transaction = plan.transaction(describe(scope))
         for name, text in current.items():
             if name not in wanted:
                 reason = f"{name} of {describe(scope)} is {text!r}, and not asked for"

@@ -20,9 +20,10 @@ from .settings import read_lines
 
 _SERVER = """
 SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
+       (SELECT rolcreaterole FROM pg_roles WHERE rolname = current_user) AS creates_roles,
        EXISTS (SELECT FROM pg_settings WHERE name = 'pgaudit.log') AS loaded,
-       (SELECT jsonb_object_agg(name, source) FROM pg_settings
-        WHERE name LIKE 'pgaudit.%%' OR name = ANY (%(names)s)) AS sources,
+       (SELECT jsonb_object_agg(name, jsonb_build_array(source, setting)) FROM pg_settings
+        WHERE name LIKE 'pgaudit.%%' OR name = ANY (%(names)s)) AS running,
        (SELECT jsonb_agg(jsonb_build_array(d.datname, r.rolname, split_part(entry, '=', 1),
                                            substr(entry, strpos(entry, '=') + 1)))
         FROM pg_db_role_setting AS s CROSS JOIN unnest(s.setconfig) AS entry
@@ -35,7 +36,7 @@ SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser
                  'login', r.rolcanlogin,
                  'members', (SELECT coalesce(jsonb_agg(m.rolname), '[]')
                              FROM pg_auth_members AS a JOIN pg_roles AS m ON m.oid = a.member
-                             WHERE a.roleid = r.oid AND NOT m.rolsuper),
+                             WHERE a.roleid = r.oid AND NOT m.rolsuper AND {lends}),
                  'databases', (SELECT coalesce(jsonb_agg(DISTINCT d.datname), '[]')
                                FROM pg_shdepend AS s JOIN pg_database AS d ON d.oid = s.dbid
                                WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid))
@@ -121,14 +122,18 @@ def read_server(session: Session, options: PgauditOptions) -> ServerFacts:
         "object_role": options.object_role,
     }
     silencers = _SILENCERS if session.version_number >= 150000 else "NULL"
-    row = session.one(_SERVER.replace("{silencers}", silencers), places)
+    # From 16 on, whoever makes a role is made a member of it, by which alone nobody gets its rights.
+    lends = "(a.inherit_option OR a.set_option)" if session.version_number >= 160000 else "true"
+    row = session.one(_SERVER.replace("{silencers}", silencers).replace("{lends}", lends), places)
     catalog = ServerCatalog(
         version_number=session.version_number,
         in_recovery=session.in_recovery,
         superuser=row.superuser,
+        creates_roles=row.creates_roles,
         loaded=row.loaded,
         lines=read_lines(session, CONNECTION_SETTINGS, PREFIX + "%") if row.superuser else [],
-        sources=row.sources,
+        sources={name: source for name, (source, _setting) in row.running.items()},
+        current={name: setting for name, (_source, setting) in row.running.items()},
         scoped=_by_scope(row.scoped or []),
         object_role=row.object_role,
         silencers=row.silencers or [],

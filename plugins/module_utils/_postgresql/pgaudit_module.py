@@ -22,7 +22,8 @@ from .pgaudit_probe import probe
 from .pgaudit_settings import PREFIX
 from .session import Session, connect
 
-_FORBIDDEN = "42501"
+#: It lacks a right; or a role, which it may not make.
+_FORBIDDEN = ("42501", "42704")
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,15 @@ def _report(
     module: PostgresqlModule, wanted: ServerOptions, facts: ServerFacts, databases: Mapping[str, DatabasePlan]
 ) -> None:
     result = plan_server(wanted, facts.catalog)
+    # What a login may not set is what somebody else has set.
+    settings = wanted.cluster if facts.catalog.superuser else facts.catalog.current
     module.results.update(
         loaded=facts.catalog.loaded,
-        differences=result.plan.differences()
+        differences=result.unmet
+        + result.plan.differences()
         + [text for planned in databases.values() for text in planned.plan.differences()],
         recorded=[],
-        settings={name: text for name, text in wanted.cluster.items() if name.startswith(PREFIX)},
+        settings={name: text for name, text in settings.items() if name.startswith(PREFIX)},
         extensions={name: planned.extension for name, planned in databases.items() if planned.extension},
         objects=sum(planned.objects for planned in databases.values()),
         limitations=result.limitations,
@@ -136,7 +140,7 @@ def _report_failures(module: PostgresqlModule, facts: ServerFacts, failures: lis
 
     :raises AuditError: when anything else failed.
     """
-    forbidden = [entry for entry in failures if entry.code == _FORBIDDEN and not facts.catalog.superuser]
+    forbidden = [entry for entry in failures if entry.code in _FORBIDDEN and not facts.catalog.superuser]
     module.results["limitations"] += [f"{entry.subject}: {entry.explanation}" for entry in forbidden]
     failed = [f"{entry.subject} ({entry.explanation})" for entry in failures if entry not in forbidden]
     if failed:
