@@ -105,8 +105,8 @@ options:
   self_test:
     description:
       - Whether a statement of every class that is logged for the login is really made, in a transaction that is rolled
-        back, and found in what pgaudit logs. A class that is not found is among RV(differences). Not on a standby, and
-        not before the library is loaded.
+        back, and found in what pgaudit logs. A class that is not found is among RV(differences). Only by a superuser,
+        not on a standby, and not before the library is loaded.
     type: bool
     default: false
   assume_loaded:

@@ -56,7 +56,8 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
             session, lambda s: plan_object_role_removal(options.object_role, read_server(s, options).catalog)
         )
     _report(module, wanted, facts, databases)
-    if options.params["self_test"] and facts.catalog.loaded and not session.in_recovery:
+    # Only a superuser may have pgaudit's lines sent to the session as well.
+    if options.params["self_test"] and facts.catalog.loaded and facts.catalog.superuser and not session.in_recovery:
         _report_probe(module, session)
     _report_failures(module, facts, failures)
 

@@ -23,9 +23,9 @@ _STATEMENTS = {
 }
 
 # The same line that goes into the server's log then comes to us as well, so that no file has to be read.
-_LISTEN = (
-    "SET LOCAL pgaudit.log_client TO on; SET LOCAL client_min_messages TO debug5; SET LOCAL pgaudit.log_level TO log"
-)
+_LISTEN = """
+SET LOCAL pgaudit.log_client TO on; SET LOCAL pgaudit.log_level TO log; SET LOCAL client_min_messages TO log
+"""
 
 _LINE = re.compile(r"AUDIT: SESSION,\d+,\d+,([A-Z_]+),([A-Z ]+),")
 
