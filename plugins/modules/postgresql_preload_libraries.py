@@ -43,6 +43,12 @@ options:
         host whose packages are not installed yet.
     type: bool
     default: true
+  keep_written:
+    description:
+      - With O(state=absent), whether a library stays that a person's own configuration file lists. Without, the module
+        takes it out where it can, and else says which line to change.
+    type: bool
+    default: false
 seealso:
   - module: dbfleet.audit.postgresql_pgaudit
   - name: shared_preload_libraries in the documentation of PostgreSQL

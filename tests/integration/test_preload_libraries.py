@@ -124,6 +124,16 @@ def test_an_empty_name_of_a_persons_own_file_does_not_survive_unnoticed(server, 
         assert server.next_start(PRELOAD) == "pgaudit"
 
 
+def test_what_a_person_has_written_may_stay_while_what_we_added_goes(server):
+    server.configure({PRELOAD: "pg_stat_statements"})
+    preload(server, "pgaudit")
+    gone = preload(server, "pgaudit", "pg_stat_statements", state="absent", keep_written=True)
+    assert gone["libraries"] == ["pg_stat_statements"]
+    assert written(server) == []
+    again = preload(server, "pgaudit", "pg_stat_statements", state="absent", keep_written=True)
+    assert not again.changed
+
+
 def test_taking_a_library_out_also_repairs_an_empty_list(server):
     ask(server, f"ALTER SYSTEM SET {PRELOAD} = ''")
     assert preload(server, "pgaudit", state="absent").changed

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from .._core.errors import AuditError
@@ -14,12 +14,13 @@ from .._core.plan import Plan
 from .module import PostgresqlModule
 from .preload import SETTING, PreloadCatalog, holds, merged, parse, plan_libraries, without
 from .session import Session
-from .settings import MAY_READ_FILES, place_of, read_lines, require_files
+from .settings import MAY_READ_FILES, place_of, read_lines, require_files, text_of
 
 PRELOAD_SPEC: dict[str, Any] = {
     "name": {"type": "list", "elements": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "check_files": {"type": "bool", "default": True},
+    "keep_written": {"type": "bool", "default": False},
 }
 
 _RUNNING = f"""
@@ -72,7 +73,7 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
 
     def planner(open_session: Session) -> Plan:
         catalog = read(open_session)
-        plan = plan_libraries(catalog, _target(module.params, catalog.configured))
+        plan = plan_libraries(catalog, _target(module.params, catalog))
         if plan and module.params["check_files"]:
             _require_loadable(open_session, module.params, catalog)
         catalogs.append(catalog)
@@ -81,7 +82,7 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
 
     module.reconcile(session, planner, on_replica=True)
     catalog = catalogs[-1]
-    target = _target(module.params, catalog.configured)
+    target = _target(module.params, catalog)
     module.results.update(
         differences=differences,
         libraries=target,
@@ -90,9 +91,11 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
     )
 
 
-def _target(params: Mapping[str, Any], configured: Sequence[str]) -> list[str]:
-    change = merged if params["state"] == "present" else without
-    return change(configured, params["name"])
+def _target(params: Mapping[str, Any], catalog: PreloadCatalog) -> list[str]:
+    if params["state"] == "present":
+        return merged(catalog.configured, params["name"])
+    written = parse(text_of(catalog.beneath)) if params["keep_written"] else []
+    return without(catalog.configured, [name for name in params["name"] if not holds(written, name)])
 
 
 def _require_loadable(session: Session, params: Mapping[str, Any], catalog: PreloadCatalog) -> None:
@@ -100,7 +103,7 @@ def _require_loadable(session: Session, params: Mapping[str, Any], catalog: Prel
 
     :raises AuditError: naming each library that cannot be loaded, and where it is asked for.
     """
-    target = _target(params, catalog.configured)
+    target = _target(params, catalog)
     refused = session.run_block(_LOAD, "dbfleet.libraries", target, "dbfleet.refused")
     problems = [
         f"{entry['library']} ({entry['message']}; {_remedy(entry['library'], params, catalog)})" for entry in refused
