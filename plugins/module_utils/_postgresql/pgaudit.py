@@ -16,8 +16,6 @@ from .._core.sql import Identifier, Literal, Sql, sql
 from .pgaudit_settings import PREFIX, meaning, shows_parameters
 from .settings import ABOVE_FILES, Line, place_of
 
-LIBRARY = "pgaudit"
-
 #: From here on, ALTER SYSTEM takes a setting of a library that is not loaded.
 _TAKES_UNKNOWN = 170000
 
@@ -70,7 +68,6 @@ class ServerOptions:
     """What is to be there, as full names and text.
 
     :ivar cluster: settings of the whole server; those of pgaudit that are not among them go.
-    :ivar current: values in force, by name.
     :ivar scoped: settings of databases and of roles; all others of pgaudit go.
     :ivar object_role: name of the role for object auditing, empty where there is to be none.
     :ivar returned: other settings that go back to what they are without us.

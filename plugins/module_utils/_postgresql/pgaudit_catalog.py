@@ -61,8 +61,6 @@ SELECT ARRAY(SELECT DISTINCT found[1] FROM regexp_matches(
 FROM pg_config AS c WHERE c.name = 'PKGLIBDIR'
 """
 
-_NAMES = "SELECT ARRAY(SELECT substr(name, 9) FROM pg_settings WHERE name LIKE 'pgaudit.%') AS names"
-
 _DATABASE = """
 SELECT (SELECT extversion FROM pg_extension WHERE extname = 'pgaudit') AS extension,
        (SELECT default_version FROM pg_available_extensions WHERE name = 'pgaudit') AS available,
@@ -151,10 +149,11 @@ def _by_scope(rows: Sequence[Sequence[str | None]]) -> dict[tuple[str | None, st
 
 def read_setting_names(session: Session, catalog: ServerCatalog) -> list[str] | None:
     """Return the settings that the installed version has, without prefix; None when its file is not to be found."""
-    if not (catalog.loaded or catalog.superuser):
+    if catalog.loaded:
+        return [name.removeprefix(PREFIX) for name in catalog.current if name.startswith(PREFIX)]
+    if not catalog.superuser:
         return None
-    names = session.one(_NAMES if catalog.loaded else _NAMES_IN_FILE).names
-    return names or None
+    return session.one(_NAMES_IN_FILE).names or None
 
 
 def read_database(session: Session, patterns: Sequence[Pattern], role: str) -> DatabaseCatalog:
