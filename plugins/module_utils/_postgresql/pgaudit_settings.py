@@ -48,10 +48,8 @@ def parse_settings(settings: Mapping[str, Any], where: str, known: Collection[st
     for name, value in settings.items():
         short = str(name).removeprefix(PREFIX)
         if known is not None and short not in known:
-            near = difflib.get_close_matches(short, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
             raise AuditError(
-                f"{where}: the installed version of pgaudit has no setting {short!r}{hint} It has "
+                f"{where}: the installed version of pgaudit has no setting {short!r}{_hint(short, known)} It has "
                 f"{', '.join(sorted(known))}"
             )
         parsed[PREFIX + short] = _text(short, value, f"{where}: {short}")
@@ -80,15 +78,21 @@ def _text(name: str, value: Any, where: str) -> str:
 def _class_list(value: Any, where: str) -> str:
     tokens = [str(token).strip().lower() for token in (value if isinstance(value, list) else str(value).split(","))]
     tokens = [token for token in tokens if token]
+    known = (*CLASSES, "all", "none")
     for token in tokens:
-        if token.removeprefix("-") not in (*CLASSES, "all", "none"):
-            near = difflib.get_close_matches(token.removeprefix("-"), (*CLASSES, "all", "none"), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+        name = token.removeprefix("-")
+        if name not in known:
             raise AuditError(
-                f"{where}: {token!r} is no class of pgaudit{hint} The classes are {', '.join(CLASSES)}, all and none; "
-                "a minus before one takes it out"
+                f"{where}: {token!r} is no class of pgaudit{_hint(name, known)} The classes are {', '.join(CLASSES)}, "
+                "all and none; a minus before one takes it out"
             )
     return ", ".join(tokens) or "none"
+
+
+def _hint(name: str, known: Collection[str]) -> str:
+    """Return the end of a sentence about a name that is not known."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else "."
 
 
 def classes(text: str) -> frozenset[str]:
