@@ -21,6 +21,16 @@ options:
     type: list
     elements: str
     default: []
+  events:
+    description:
+      - What is recorded in the log besides the changes of rows.
+      - V(app) lets O(applications) call C(audit.log_event()).
+      - V(ddl) and V(login) are refused, because the server tells no trigger of them; MariaDB's server_audit records
+        both in the server's own log (M(dbfleet.audit.mysql_audit_plugin)).
+    type: list
+    elements: str
+    choices: [ddl, login, app]
+    default: [app]
   indexes:
     description:
       - Indexes of the log, each of which every audited change has to write.

@@ -31,6 +31,21 @@ options:
         C(request.jwt.claims).
     type: dict
     default: {}
+  events:
+    description:
+      - What is recorded in the log besides the changes of rows.
+      - V(ddl) records every command that changes or drops an object, with the object and the statement's text, in which
+        passwords are masked, and, where it is more than that one command, every literal. What no event trigger sees
+        (roles, databases, tablespaces, configuration, event triggers) is compared with a snapshot, which
+        C(audit.record_catalog_changes()) records and renews.
+      - V(login) records every login from PostgreSQL 17 on; on older servers it is returned as a limitation. A login
+        that cannot be recorded is not refused.
+      - V(app) lets O(applications) call C(audit.log_event()).
+      - Event triggers need a login that is a superuser; for others V(ddl) and V(login) are a limitation.
+    type: list
+    elements: str
+    choices: [ddl, login, app]
+    default: [ddl, app]
   tablespace:
     description: Tablespace for new partitions of the log. Existing partitions stay where they are.
     type: str

@@ -16,6 +16,7 @@ author:
   - dbfleet.audit contributors (@dbfleet)
 extends_documentation_fragment:
   - dbfleet.audit.postgresql
+  - dbfleet.audit.schema
 attributes:
   check_mode:
     description: Reads only, in check mode too.
@@ -92,6 +93,16 @@ restart:
     "restore": [{"path": "/var/lib/postgresql/17/main/postgresql.auto.conf",
     "lines": ["shared_preload_libraries = ''"]}],
     "logs": ["/var/log/postgresql/postgresql-17-main.log"]}
+catalog_changes:
+  description:
+    - What no event trigger sees and has changed since the last snapshot (roles, databases, tablespaces, settings,
+      event triggers), with the state before and after; C(audit.record_catalog_changes()) writes it into the log.
+    - Of the trail in O(login_db); empty where there is none.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{"object_type": "role", "object": "temp_admin", "change": "appeared", "before": null,
+    "after": {"superuser": true, "login": true}, "since": "2026-11-20T03:12:44Z"}]
 limitations:
   description: Guarantees that this login cannot give.
   returned: always
@@ -105,12 +116,13 @@ seconds:
   sample: 0.05
 """
 
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import SCHEMA_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.info import gather
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import PostgresqlModule
 
 
 def main() -> None:
-    PostgresqlModule({"databases": {"type": "list", "elements": "str", "default": ["*"]}}).run(gather)
+    PostgresqlModule({**SCHEMA_SPEC, "databases": {"type": "list", "elements": "str", "default": ["*"]}}).run(gather)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,16 @@ auditable:
   returned: when the trail is installed
   type: int
   sample: 45
+catalog_changes:
+  description:
+    - What no event trigger sees and has changed since the last snapshot (roles, databases, tablespaces, settings,
+      event triggers), with the state before and after; C(audit.record_catalog_changes()) writes it into the log.
+    - None of it is a problem.
+  returned: when the trail is installed
+  type: list
+  elements: dict
+  sample: [{"object_type": "role", "object": "temp_admin", "change": "appeared", "before": null,
+    "after": {"superuser": true, "login": true}, "since": "2026-11-20T03:12:44Z"}]
 limitations:
   description: Guarantees that this login or server cannot give; none of them is a problem.
   returned: when the trail is installed

@@ -225,6 +225,7 @@ def proof_lines(results: Sequence[Mapping[str, Any]], names: Sequence[str], host
         ]
         lines.append(("OK " if result["valid"] else "FAILED ") + where + ", ".join(proven))
         lines += [f"  {problem['type']}: {problem['detail']}" for problem in problems]
+        lines += [f"  not in the log yet: {_change(change)}" for change in result.get("catalog_changes", [])]
     return lines
 
 
@@ -235,6 +236,10 @@ def _proven(result: Mapping[str, Any], name: str, replica: str) -> str:
         return "not probed"
     # A whole server is probed by one table of its trail, a database by every policy.
     return _counted(result["probes"], "policy", "policies") + " probed" if name else "probe recorded"
+
+
+def _change(change: Mapping[str, Any]) -> str:
+    return f"{change['object_type']} {change['object']} {change['change']} after {change['since']}"
 
 
 def _counted(number: int, one: str, many: str) -> str:

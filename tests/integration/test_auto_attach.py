@@ -222,7 +222,7 @@ def test_a_dump_restores_with_auditing_and_history(pg: LocalPostgresql, app: Dat
     app.execute("INSERT INTO app.person VALUES (1, 'a', 'P', 'S'); INSERT INTO app.parts VALUES (1, 'eu', 'P')")
     app.execute("UPDATE app.person SET ssn = 'T'; INSERT INTO bulk.load VALUES (1, 'x')")
     history = app.execute("SELECT * FROM audit.audit_history ORDER BY id")
-    assert len(history) == 4
+    assert [row[2] for row in history if row[2] != "DDL"] == ["INSERT", "INSERT", "UPDATE", "INSERT"]
     server = ("-h", str(pg.socket_dir), "-p", str(pg.port), "-U", "postgres")
     dump = str(tmp_path / "dump")
     subprocess.run([pg.binaries / "pg_dump", *server, "-Fc", "-f", dump, app.name], check=True)

@@ -182,5 +182,7 @@ def test_the_redaction_follows_a_column_that_is_added_later(trail):
     rollout(trail, policies=[wanted("public.users")])
     trail.execute("ALTER TABLE users ADD COLUMN password text")
     trail.execute("INSERT INTO users VALUES (1, 's3cret')")
-    assert trail.execute("SELECT new_values ->> 'password' FROM audit.audit_log") == [("[REDACTED]",)]
+    assert trail.execute("SELECT new_values ->> 'password' FROM audit.audit_log WHERE action = 'INSERT'") == [
+        ("[REDACTED]",)
+    ]
     assert not rollout(trail, policies=[wanted("public.users")])["changed"]

@@ -66,7 +66,7 @@ def described(db: Database, schema: str, table: str) -> list[tuple[t.Any, ...]]:
     """Return what the records of a table say, in an order that is the same for both captures."""
     return db.execute(
         "SELECT action, record_id, old_values::text, new_values::text, changed_columns FROM audit.audit_log "
-        "WHERE schema_name = %s AND table_name = %s ORDER BY 1, 2, 3, 4",
+        "WHERE schema_name = %s AND table_name = %s AND action <> 'DDL' ORDER BY 1, 2, 3, 4",
         schema,
         table,
     )

@@ -184,7 +184,9 @@ def test_a_trail_in_a_schema_of_another_name_records_alike(db):
     rollout(db, **options)
     db.execute("INSERT INTO things VALUES (1, 'a', 'b', 0), (2, 'a', 'b', 1)")
     log = '"Trail of ""us""".audit_log'
-    assert db.execute(f"SELECT record_id, new_values ->> 'token' FROM {log}") == [("2", "[REDACTED]")]
+    assert db.execute(f"SELECT record_id, new_values ->> 'token' FROM {log} WHERE action = 'INSERT'") == [
+        ("2", "[REDACTED]")
+    ]
     assert not rollout(db, **options).changed
     owner = db.create_role("owner")
     db.execute(f"ALTER TABLE things OWNER TO {owner}")

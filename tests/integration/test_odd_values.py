@@ -331,8 +331,8 @@ def test_a_hundred_megabytes_of_text_fit_into_a_record(trail, capture):
     trail.execute("INSERT INTO files SELECT 1, repeat('0123456789', 10000000), 1")
     trail.execute("UPDATE files SET n = 2")
     same = "(l.{0} ->> 'content') = (SELECT content FROM files)"
-    query = f"SELECT {same.format('new_values')}, {same.format('old_values')} FROM audit.audit_log AS l ORDER BY id"
-    assert trail.execute(query) == [(True, None), (True, True)]
+    query = f"SELECT {same.format('new_values')}, {same.format('old_values')} FROM audit.audit_log AS l "
+    assert trail.execute(query + "WHERE action <> 'DDL' ORDER BY id") == [(True, None), (True, True)]
 
 
 @pytest.fixture(scope="module")

@@ -152,11 +152,11 @@ def test_rows_of_the_catch_all_move_into_their_period_with_their_ids(trail):
     months = periods("month", 9, datetime.datetime.now(UTC))
     moments = [datetime.datetime.fromisoformat(month[1].replace("+00", "+00:00")) for month in months[5:8]]
     rows = [add_row(trail, moment) for moment in moments]
-    before = trail.execute("SELECT d::text FROM audit.audit_log_data d ORDER BY id")
+    before = trail.execute("SELECT d::text FROM audit.audit_log_data d WHERE action <> 'DDL' ORDER BY id")
     assert {home(trail, row) for row in rows} == {"audit.audit_log_future"}
     maintain(trail, moments[-1])
     assert [home(trail, row) for row in rows] == [f"audit.{month[0]}" for month in months[5:8]]
-    assert trail.execute("SELECT d::text FROM audit.audit_log_data d ORDER BY id") == before
+    assert trail.execute("SELECT d::text FROM audit.audit_log_data d WHERE action <> 'DDL' ORDER BY id") == before
     assert trail.value("SELECT to_regclass('audit.audit_log_moving')") is None
     assert_guarded(trail)
 
@@ -180,7 +180,7 @@ def test_an_interrupted_move_is_finished_by_the_next_run(bare, finish):
     for statement in plan[0]["statements"]:
         fetch(session, statement["sql"])
     session.commit()
-    assert bare.value("SELECT count(*) FROM audit.audit_log_data") == 0
+    assert bare.value("SELECT count(*) FROM audit.audit_log_data WHERE action <> 'DDL'") == 0
     if finish == "module":
         assert partitions(bare).changed
     else:
@@ -216,7 +216,7 @@ def test_writers_lose_nothing_while_the_catch_all_is_swapped(bare):
     assert failures == []
     assert written > 50
     assert sorted(record.new_values["id"] for record in records(bare)) == list(range(1, written + 1))
-    assert bare.value("SELECT count(DISTINCT id) FROM audit.audit_log_data") == written
+    assert bare.value("SELECT count(DISTINCT id) FROM audit.audit_log_data WHERE action <> 'DDL'") == written
     assert bare.value("SELECT count(*) FROM audit.audit_log_future") == 0
 
 

@@ -258,7 +258,7 @@ def test_a_changed_policy_leaves_no_moment_without_auditing(trail):
     for thread in threads:
         thread.join()
     assert failures == []
-    counted = trail.execute("SELECT action, count(*) FROM audit.audit_log GROUP BY 1 ORDER BY 1")
+    counted = trail.execute("SELECT action, count(*) FROM audit.audit_log WHERE action <> 'DDL' GROUP BY 1 ORDER BY 1")
     written = trail.value("SELECT count(*) FROM things")
     assert written > 50
     assert counted == [("INSERT", written), ("UPDATE", written)]

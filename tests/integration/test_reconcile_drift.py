@@ -8,7 +8,7 @@ import typing as t
 
 import pytest
 import running
-from auditing import rollout, trail_database, wanted
+from auditing import records, rollout, trail_database, wanted
 from databases import Database
 from local_postgresql import LocalPostgresql
 
@@ -137,7 +137,7 @@ def test_what_was_altered_in_the_capture_is_put_back(trail, drift):
     assert trail.execute(triggers) == before
     assert not rollout(trail, **options).changed
     trail.execute("INSERT INTO things VALUES (1, 'a'); UPDATE things SET name = 'b'; UPDATE things SET id = 2")
-    assert trail.execute("SELECT action FROM audit.audit_log ORDER BY id") == [("INSERT",), ("UPDATE",), ("UPDATE",)]
+    assert [record.action for record in records(trail)] == ["INSERT", "UPDATE", "UPDATE"]
 
 
 def test_a_trigger_of_somebody_else_is_left_alone(trail):

@@ -159,7 +159,7 @@ def create(db: Database, schema: str, table: Table) -> None:
 LOG = """
 SELECT action, (SELECT jsonb_object_agg(key, value::text) FROM jsonb_each(old_values)),
        (SELECT jsonb_object_agg(key, value::text) FROM jsonb_each(new_values)), changed_columns
-FROM audit.audit_log WHERE schema_name = %s AND table_name = %s ORDER BY id
+FROM audit.audit_log WHERE schema_name = %s AND table_name = %s AND action <> 'DDL' ORDER BY id
 """
 
 Image = frozenset[tuple[str, str]]

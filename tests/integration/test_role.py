@@ -27,7 +27,7 @@ def shop(db: Database) -> Database:
 
 
 def actions(database: Database) -> list[str]:
-    return [row[0] for row in database.execute("SELECT action FROM audit.audit_log ORDER BY id")]
+    return [row[0] for row in database.execute("SELECT action FROM audit.audit_log WHERE action <> 'DDL' ORDER BY id")]
 
 
 @pytest.mark.smoke
@@ -93,8 +93,8 @@ def test_baseline_policies_and_readers_are_added_to_a_databases_own(shop: Databa
     own = audited(shop, {"tables": ["public.users"]}, readers=[here])
     hosts = inventory(shop.server, [own], baseline_policies=[{"tables": ["public.orders"]}], readers=[everywhere])
     assert "2/2 tables audited" in lines(play("site", hosts))[0]
-    assert shop.value("SELECT count(*) FROM audit.audit_log", user=everywhere) == 0
-    assert shop.value("SELECT count(*) FROM audit.audit_log", user=here) == 0
+    assert shop.value("SELECT count(*) FROM audit.audit_log WHERE action <> 'DDL'", user=everywhere) == 0
+    assert shop.value("SELECT count(*) FROM audit.audit_log WHERE action <> 'DDL'", user=here) == 0
 
 
 def test_an_exception_counts_for_its_database_alone_and_is_reported(shop: Database, new_database: NewDatabase):

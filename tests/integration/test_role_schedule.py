@@ -109,7 +109,7 @@ def test_a_database_that_fails_is_named_after_the_others_are_done(
     dropped.drop()
     done = run(schedule, "2040-01-01T00:00:00Z")
     assert done.returncode == 1
-    assert f"{broken.name}: no partitions made" in done.stderr
+    assert f"{broken.name}: not maintained" in done.stderr
     assert f"{dropped.name}: no longer there" in done.stderr
     assert ("2040-01",) in shop.execute(LEAVES)
 

@@ -38,9 +38,10 @@ class Record(t.NamedTuple):
 
 
 def records(db: Database, table: str | None = None) -> list[Record]:
-    """Return what the log holds of a table (of everything, without one), oldest first."""
+    """Return what the log holds of a table (of everything, without one) but DDL, oldest first."""
     rows = db.execute(
-        f"SELECT {', '.join(Record._fields)} FROM audit.audit_log WHERE table_name = %s OR %s IS NULL ORDER BY id",
+        f"SELECT {', '.join(Record._fields)} FROM audit.audit_log "
+        "WHERE (table_name = %s OR %s IS NULL) AND action <> 'DDL' ORDER BY id",
         table,
         table,
     )

@@ -38,7 +38,7 @@ def plan_trail(options: TrailOptions, catalog: TrailCatalog, session: Session) -
     builder.accounts()
     builder.tables()
     builder.content()
-    routines = trail_routines(options.schema, session.vendor, options.applications, options.readers)
+    routines = trail_routines(options, session.vendor)
     builder.routines(routines)
     # Whatever runs with the rights of a definer gets them first; rights on views come when the views are there.
     rights = wanted_rights(options.readers, routines, builder.wanted_tables())

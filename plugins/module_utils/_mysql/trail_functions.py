@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from .._core.policy import SENSITIVE_WORDS
 from .._core.sql import Identifier, Literal, sql
-from .accounts import OWNER, Account
+from .accounts import OWNER
 from .capture import CHANGED_AT, CLIENT_HOST, DB_USER
 from .partition_plan import partition_statement
 from .routine import Routine, verbatim
+from .trail_options import TrailOptions
 from .trail_tables import LOG
 
 _TEXT = "LONGTEXT CHARACTER SET utf8mb4"
@@ -126,8 +126,29 @@ BEGIN
 END
 """
 
+# An application that logs a password reset must not log the password; keys deeper down are its own affair.
+_WITH_ENTRIES = """
+BEGIN
+  DECLARE v_keys LONGTEXT CHARACTER SET utf8mb4 DEFAULT JSON_KEYS(entries);
+  DECLARE v_key, v_path TEXT CHARACTER SET utf8mb4;
+  DECLARE v_number INT DEFAULT 0;
+  WHILE v_number < JSON_LENGTH(v_keys) DO
+    SET v_key = JSON_UNQUOTE(JSON_EXTRACT(v_keys, CONCAT('$[', v_number, ']')));
+    SET v_path = CONCAT('$.', JSON_QUOTE(v_key)), v_number = v_number + 1;
+    IF LOWER(v_key) REGEXP {sensitive} AND JSON_TYPE(JSON_EXTRACT(entries, v_path)) NOT IN
+      ('OBJECT', 'ARRAY', 'BOOLEAN', 'NULL') THEN
+      SET document = JSON_SET(document, v_path, '[REDACTED]');
+    ELSE
+      SET document = JSON_SET(document, v_path, JSON_EXTRACT(entries, v_path));
+    END IF;
+  END WHILE;
+  RETURN document;
+END
+"""
+
 _LOG_EVENT = """
 BEGIN
+  DECLARE v_old, v_new, v_metadata LONGTEXT CHARACTER SET utf8mb4;
   DECLARE v_context LONGTEXT CHARACTER SET utf8mb4 DEFAULT {schema}.current_context();
   IF COALESCE(action, '') = '' THEN
     SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'audit: log_event() needs an action, for example login_failed';
@@ -136,12 +157,20 @@ BEGIN
   ELSEIF NOT JSON_VALID(COALESCE(metadata, '{}')) THEN
     SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'audit: the metadata of log_event() are no JSON';
   END IF;
-  INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, table_name, record_id, new_values,
-    changed_by, db_user, client_ip, application_name, context)
+  SET v_metadata = IF(JSON_TYPE(COALESCE(metadata, '{}')) = 'OBJECT', COALESCE(metadata, '{}'),
+    JSON_SET('{}', '$.metadata', JSON_EXTRACT(metadata, '$')));
+  SET v_old = JSON_EXTRACT(v_metadata, '$.old_values'), v_new = JSON_EXTRACT(v_metadata, '$.new_values');
+  IF COALESCE(JSON_TYPE(v_old), 'NULL') NOT IN ('OBJECT', 'NULL')
+    OR COALESCE(JSON_TYPE(v_new), 'NULL') NOT IN ('OBJECT', 'NULL') THEN
+    SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'audit: log_event() takes JSON objects as old_values and new_values';
+  END IF;
+  INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, table_name, record_id, old_values,
+    new_values, changed_by, db_user, client_ip, application_name, context)
   VALUES ({changed_at}, JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.transaction_id')), 'EVENT', resource_type, resource_id,
-    JSON_SET(
-      CASE WHEN JSON_TYPE(COALESCE(metadata, '{}')) = 'OBJECT' THEN COALESCE(metadata, '{}')
-        ELSE JSON_SET('{}', '$.metadata', JSON_EXTRACT(metadata, '$')) END,
+    IF(JSON_TYPE(v_old) = 'OBJECT', {schema}.with_entries('{}', v_old), NULL),
+    JSON_SET({schema}.with_entries(
+      {schema}.with_entries('{}', JSON_REMOVE(v_metadata, '$.old_values', '$.new_values')),
+      IF(JSON_TYPE(v_new) = 'OBJECT', v_new, '{}')),
       '$.event', action, '$.success', JSON_EXTRACT(IF(COALESCE(success, TRUE), 'true', 'false'), '$')),
     COALESCE(JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.user')), {db_user}), {db_user},
     COALESCE(JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.ip_address')), {client_host}),
@@ -232,10 +261,9 @@ END
 """
 
 
-def trail_routines(
-    schema: str, vendor: str, applications: Sequence[Account], readers: Sequence[Account]
-) -> list[Routine]:
+def trail_routines(options: TrailOptions, vendor: str) -> list[Routine]:
     """Return the routines of a trail, in the order in which they need each other."""
+    schema = options.schema
     place = {"schema": Identifier.of(schema)}
     pattern, replacement = _CAMEL[vendor]
     who = {"changed_at": sql(CHANGED_AT), "client_host": sql(CLIENT_HOST), "db_user": sql(DB_USER)}
@@ -256,7 +284,13 @@ def trail_routines(
             "set_context",
             verbatim(_SET_CONTEXT),
             f"IN context {_TEXT}",
-            executors=tuple(applications),
+            executors=options.applications,
+        ),
+        Routine(
+            "with_entries",
+            sql(_WITH_ENTRIES.strip(), sensitive=Literal("|".join(SENSITIVE_WORDS))),
+            f"document {_TEXT}, entries {_TEXT}",
+            _TEXT,
         ),
         Routine(
             "log_event",
@@ -264,7 +298,7 @@ def trail_routines(
             "IN action TEXT CHARACTER SET utf8mb4, IN resource_type TEXT CHARACTER SET utf8mb4, "
             f"IN resource_id TEXT CHARACTER SET utf8mb4, IN success BOOLEAN, IN metadata {_TEXT}",
             access="MODIFIES SQL DATA",
-            executors=tuple(applications),
+            executors=options.applications if "app" in options.events else (),
         ),
         Routine(
             "keyed_digest",
@@ -273,7 +307,7 @@ def trail_routines(
             "TEXT CHARACTER SET utf8mb4",
             access="READS SQL DATA",
         ),
-        Routine("overlay", verbatim(_OVERLAY), "image JSON, changes JSON", "JSON", executors=tuple(readers)),
+        Routine("overlay", verbatim(_OVERLAY), "image JSON, changes JSON", "JSON", executors=options.readers),
         Routine(
             "maintain_partitions_at",
             sql(_MAINTAIN.strip(), statement=statement, **place),

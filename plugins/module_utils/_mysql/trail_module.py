@@ -22,6 +22,7 @@ from .trail_tables import INDEXES
 TRAIL_SPEC: dict[str, Any] = {
     "readers": {"type": "list", "elements": "str", "default": []},
     "applications": {"type": "list", "elements": "str", "default": []},
+    "events": {"type": "list", "elements": "str", "choices": ["ddl", "login", "app"], "default": ["app"]},
     "indexes": {"type": "list", "elements": "str", "choices": list(INDEXES), "default": ["record"]},
 }
 
@@ -32,6 +33,7 @@ def trail_options(params: Mapping[str, Any]) -> TrailOptions:
         tuple(Account.parse(name) for name in params["readers"]),
         tuple(Account.parse(name) for name in params["applications"]),
         tuple(params["indexes"]),
+        tuple(params["events"]),
     )
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._core.errors import AuditError
@@ -22,6 +23,10 @@ _DEFINER_PRIVILEGES = {"mariadb": ("SET USER", "SUPER"), "mysql": ("SET_ANY_DEFI
 _ADMINISTRATORS = ("root", "mysql", "mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint")
 
 
+#: What the server shows to no trigger, and the events of server_audit that have it.
+_PLUGIN_EVENTS = {"ddl": "QUERY_DDL and QUERY_DCL", "login": "CONNECT"}
+
+
 @dataclass(frozen=True)
 class TrailOptions:
     """What the user asked for; field names are the module's options."""
@@ -30,10 +35,12 @@ class TrailOptions:
     readers: tuple[Account, ...]
     applications: tuple[Account, ...]
     indexes: tuple[str, ...]
+    events: tuple[str, ...] = ("app",)
 
 
 def check(options: TrailOptions, catalog: TrailCatalog, session: Session) -> None:
     """Refuse what is not ours and what is not there, before anything is changed."""
+    _refuse_events(options.events, session)
     _refuse_foreign(catalog)
     check_login(catalog, session)
     for account in (*options.readers, *options.applications):
@@ -45,6 +52,20 @@ def check(options: TrailOptions, catalog: TrailCatalog, session: Session) -> Non
         if account in options.applications:
             raise AuditError(
                 f"account {account.grantee} is in both `readers` and `applications`; applications must not read the log"
+            )
+
+
+def _refuse_events(events: Sequence[str], session: Session) -> None:
+    for event in events:
+        if event in _PLUGIN_EVENTS:
+            way = (
+                "the role mysql_audit_plugin"
+                if session.is_mariadb
+                else "the audit plugin of MySQL Enterprise or Percona"
+            )
+            raise AuditError(
+                f"{session.database}: events: the server tells no trigger of {event!r}; take it out of `events`: "
+                f"{way} records it in the server's own log ({_PLUGIN_EVENTS[event]})"
             )
 
 

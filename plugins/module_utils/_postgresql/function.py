@@ -81,6 +81,9 @@ class Function:
         difference = self._difference(current, source)
         if difference:
             problem = "altered" if current else "missing"
+            if current and not self._same_parameters(current):
+                transaction.add(sql("DROP {kind} {schema}.{name}", kind=kind, **place), f"{self.name} changes its call")
+                current = None
             transaction.add(self.create(schema), f"function {self.name} {difference}", problem)
         if self.moves(current, superuser):
             owner = Identifier.of(self.owner) if self.owner else sql("CURRENT_USER")
@@ -101,8 +104,13 @@ class Function:
             "was altered: SECURITY DEFINER": current["definer"] == self.definer,
             "was altered: its settings": set(current["settings"] or []) == wanted,
             "was altered: its volatility": current["volatility"] == self.volatility,
+            "was altered: its parameters": self._same_parameters(current),
         }
         return first_difference(checks)
+
+    def _same_parameters(self, current: Mapping[str, Any]) -> bool:
+        names = [argument.split()[0] for argument in self.arguments.split(", ")] if self.arguments else []
+        return names == (current["parameters"] or [])
 
     def _plan_grants(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 
+from .catalog_snapshot import catalog_changes
 from .login import Login, limitations, login_query
 from .module import PostgresqlModule
 from .restart_facts import read_restart
@@ -38,5 +39,6 @@ def gather(module: PostgresqlModule, session: Session) -> None:
         unmatched=[pattern for pattern in patterns if not matched[pattern]],
         limitations=limitations(login),
         pgaudit={"installed": server.pgaudit, "loaded": server.pgaudit_loaded},
+        catalog_changes=catalog_changes(session, module.params["schema"]),
         restart=read_restart(session) if login.superuser else None,
     )

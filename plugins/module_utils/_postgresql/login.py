@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .._core.errors import AuditError
 from .roles import OWNER, WRITER
-from .session import Session
+from .session import LOGIN_EVENTS_VERSION, Session
 
 #: As an expression, so that it costs no round trip of its own. Until PostgreSQL 15, a member can always SET ROLE.
 _LOGIN = """
@@ -46,6 +46,16 @@ _NO_EVENT_TRIGGERS = (
     "no event triggers: a cast to json by the owner of an audited type runs with the rights of audit_writer, which can "
     "add records that never happened and read the key of hashed columns; so can, adding records, owners of "
     "partitioned tables, who hold EXECUTE on capture functions; verify finds the cast",
+)
+
+_NO_LOGIN_EVENTS = (
+    "logins are not in the audit log: PostgreSQL fires event triggers for them from version 17 on; the server's own "
+    "log has them (log_connections, which the role pgaudit turns on)"
+)
+
+_UNRECORDED_EVENTS = (
+    "no event triggers (the login is no superuser), so that these events are not in the audit log, only, where pgaudit "
+    "is configured, in the server's"
 )
 
 _FOREIGN_EVENT_TRIGGERS = (
@@ -141,12 +151,18 @@ def login_query(session: Session) -> str:
     )
 
 
-def limitations(login: Login, guarded: bool = False) -> list[str]:
-    """Return the guarantees that this login cannot give, in words.
+def limitations(login: Login, guarded: bool = False, events: Sequence[str] = ()) -> list[str]:
+    """Return the guarantees that this login or server cannot give, in words.
 
     :param guarded: whether a superuser has made the event triggers.
+    :param events: what the trail is to record besides the changes of rows.
     """
     lost = []
+    if "login" in events and login.version_number < LOGIN_EVENTS_VERSION:
+        lost.append(_NO_LOGIN_EVENTS)
+    recorded = [event for event in events if event != "app"]
+    if recorded and not (login.superuser or guarded):
+        lost.append(f"{_UNRECORDED_EVENTS}: {', '.join(recorded)}")
     if not login.superuser:
         lost += [_FOREIGN_EVENT_TRIGGERS] if guarded else _NO_EVENT_TRIGGERS
         lost.append(_membership(login))

@@ -27,6 +27,9 @@ except ImportError:
 
 MINIMUM_VERSION = 140000
 
+#: The first server version that fires event triggers at a login.
+LOGIN_EVENTS_VERSION = 170000
+
 #: What a session must not inherit from the role or the database: a path on which others can shadow functions,
 #: timeouts that would end a run in the middle, another place for tables, other ways to write a time or a definition.
 _SESSION = """

@@ -13,6 +13,7 @@ from typing import Any
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, Literal, Quoter, sql
 from . import trail_tables as tables
+from .event_triggers import plan_event_triggers
 from .function import Function, plan_functions
 from .grants import plan_column_revokes, plan_grants
 from .partition_functions import AHEAD_SETTING, DEFAULT_AHEAD, DEFAULT_INTERVAL, INTERVAL_SETTING
@@ -33,27 +34,6 @@ END
 $dbfleet$
 """
 
-#: name -> (event, command tags, function)
-EVENT_TRIGGERS = {
-    "dbfleet_audit_guard_ddl": (
-        "ddl_command_end",
-        # CREATE SCHEMA, because it can make tables with triggers in the same statement.
-        ("ALTER TABLE", "ALTER TRIGGER", "CREATE CAST", "CREATE SCHEMA", "CREATE TABLE", "CREATE TRIGGER"),
-        "guard_ddl",
-    ),
-    "dbfleet_audit_attach": (
-        "ddl_command_end",
-        # ALTER VIEW t RENAME ... renames a table t and its columns as well as ALTER TABLE does.
-        (
-            *("ALTER FOREIGN TABLE", "ALTER INDEX", "ALTER MATERIALIZED VIEW", "ALTER SCHEMA", "ALTER SEQUENCE"),
-            *("ALTER TABLE", "ALTER TYPE", "ALTER VIEW"),
-            *("CREATE SCHEMA", "CREATE TABLE", "CREATE TABLE AS", "SELECT INTO"),
-        ),
-        "attach_ddl",
-    ),
-    "dbfleet_audit_guard_drop": ("sql_drop", (), "guard_drop"),
-}
-
 # pg_trigger.tgtype: ROW 1, BEFORE 2, INSERT 4, DELETE 8, UPDATE 16, TRUNCATE 32 (PostgreSQL, catalog/pg_trigger.h).
 _STATEMENT_GUARD_TYPE = 2 + 8 + 16 + 32
 _ROW_GUARD_TYPE = 1 + 2 + 8 + 16
@@ -71,13 +51,14 @@ def plan_trail(options: TrailOptions, catalog: TrailCatalog, quoter: Quoter) -> 
     builder.pgaudit()
     builder.tablespace()
     builder.schema()
-    functions = trail_functions(options.schema, options.context, options.applications, options.readers)
+    functions = trail_functions(options, catalog.login.version_number)
     builder.tables()
     builder.functions(functions)
     builder.views()
     builder.guards()
     builder.grants()
     builder.event_triggers()
+    builder.snapshot()
     return plan
 
 
@@ -279,7 +260,9 @@ class _Builder:
     def grants(self) -> None:
         readers = (READER, *self.options.readers)
         select = dict.fromkeys(readers, "SELECT")
-        wanted: dict[str, dict[str, str]] = dict.fromkeys((*tables.VIEWS, "policy", "setting"), select)
+        wanted: dict[str, dict[str, str]] = dict.fromkeys(
+            (*tables.VIEWS, "policy", "setting", "catalog_snapshot"), select
+        )
         wanted["audit_log_data"] = {WRITER: "INSERT", **select}
         wanted["audit_log_id_seq"] = {WRITER: "USAGE"}
         wanted["hash_key"] = {WRITER: "SELECT"}
@@ -297,28 +280,13 @@ class _Builder:
     def event_triggers(self) -> None:
         if not self.catalog.login.superuser:
             return
-        for name, (event, tags, function) in EVENT_TRIGGERS.items():
-            current = self.catalog.event_triggers.get(name)
-            trigger = {"trigger": Identifier.of(name)}
-            same = current and current["ours"] and (current["event"], current["function"]) == (event, function)
-            same = same and sorted(current["tags"] or []) == sorted(tags)
-            if not same:
-                if current:
-                    self._add("DROP EVENT TRIGGER {trigger}", f"event trigger {name} was altered", **trigger)
-                self._add(
-                    _create_event_trigger(event, tags),
-                    f"event trigger {name} {'was altered' if current else 'is missing'}",
-                    "altered" if current else "missing",
-                    function=Identifier.of(self.options.schema, function),
-                    **trigger,
-                )
-            if not same or current["enabled"] != "A":
-                self._add(
-                    "ALTER EVENT TRIGGER {trigger} ENABLE ALWAYS",
-                    f"event trigger {name} does not fire in every session",
-                    "disabled" if same else None,
-                    **trigger,
-                )
+        login, current = self.catalog.login, self.catalog.event_triggers
+        plan_event_triggers(self.steps, self.options.schema, self.options.events, current, login.version_number)
+
+    def snapshot(self) -> None:
+        """Take the first snapshot of what no event trigger sees, when all that this run makes is there."""
+        if "ddl" in self.options.events and not self.catalog.has_snapshot:
+            self._add("CALL {schema}.record_catalog_changes()", "roles, databases and settings as they are now")
 
     def _tablespace(self) -> None:
         wanted = self.options.tablespace
@@ -351,8 +319,3 @@ class _Builder:
 
     def _add(self, template: str, reason: str, problem: str | None = None, **arguments: Any) -> None:
         self.steps.add(sql(template, **{**self.place, **arguments}), reason, problem)
-
-
-def _create_event_trigger(event: str, tags: Sequence[str]) -> str:
-    condition = f" WHEN TAG IN ({', '.join(repr(tag) for tag in tags)})" if tags else ""
-    return f"CREATE EVENT TRIGGER {{trigger}} ON {event}{condition} EXECUTE FUNCTION {{function}}()"

@@ -76,7 +76,7 @@ SELECT
   (SELECT jsonb_object_agg(p.proname, jsonb_build_object(
             'owner', pg_get_userbyid(proowner),
             'trusted', (SELECT rolsuper FROM pg_roles WHERE oid = proowner),
-            'source', prosrc,
+            'source', prosrc, 'parameters', proargnames[:pronargs],
             'definer', prosecdef, 'volatility', provolatile, 'settings', proconfig,
             'acl', (SELECT jsonb_agg(jsonb_build_array(coalesce(r.rolname, 'PUBLIC'), a.privilege_type, a.is_grantable))
                     FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) a
@@ -107,8 +107,11 @@ _SETTINGS = """
 SELECT (SELECT jsonb_object_agg(object, jsonb_build_array(source_digest, server_digest))
         FROM {schema}.definition) AS definitions,
        (SELECT jsonb_object_agg(name, value) FROM {schema}.setting) AS settings,
-       (SELECT EXISTS (SELECT FROM {schema}.hash_key)) AS has_hash_key
+       (SELECT EXISTS (SELECT FROM {schema}.hash_key)) AS has_hash_key,
+       {has_snapshot} AS has_snapshot
 """
+
+_HAS_SNAPSHOT = "EXISTS (SELECT FROM {schema}.catalog_snapshot)"
 
 
 @dataclass
@@ -128,6 +131,7 @@ class TrailCatalog:
     definitions: dict[str, list[str]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     has_hash_key: bool = False
+    has_snapshot: bool = False
 
     @property
     def installed(self) -> bool:
@@ -158,8 +162,11 @@ def read(session: Session, schema: str, roles: list[str]) -> TrailCatalog:
     # A login without these rights is refused with the way to them; reading would be refused without.
     readable = catalog.login.acts_as(OWNER)
     if readable and {"definition", "setting", "hash_key", "audit_log_data"} <= set(catalog.relations):
-        settings = session.one(_SETTINGS.replace("{schema}", session.identifier(schema)))
+        query = _SETTINGS.replace(
+            "{has_snapshot}", _HAS_SNAPSHOT if catalog.relations.get("catalog_snapshot") else "false"
+        )
+        settings = session.one(query.replace("{schema}", session.identifier(schema)))
         catalog.definitions = settings[0] or {}
         catalog.settings = settings[1] or {}
-        catalog.has_hash_key = settings[2]
+        catalog.has_hash_key, catalog.has_snapshot = settings[2:]
     return catalog

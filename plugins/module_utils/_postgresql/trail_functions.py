@@ -10,11 +10,15 @@ from collections.abc import Mapping, Sequence
 
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .attach_functions import attach_functions
+from .catalog_snapshot import snapshot_functions
 from .ddl_functions import ddl_functions
+from .event_functions import event_functions, login_function
 from .function import PLAIN_STRINGS, SAFE_PATH, Function
 from .guard_functions import guard_functions
 from .partition_functions import partition_functions
 from .roles import READER, WRITER
+from .session import LOGIN_EVENTS_VERSION
+from .trail_options import TrailOptions
 
 #: Which settings of a session feed the record: key of the context -> names of settings, the first that is set wins.
 #: `json` lists settings that hold a whole JSON object (or, for a user alone, a JSON string).
@@ -212,28 +216,6 @@ _COMPOSITE_KEY = """
   WHERE image IS NOT NULL
 """
 
-_LOG_EVENT = """
-DECLARE
-  v_context jsonb := {schema}.current_context();
-BEGIN
-  IF action IS NULL OR action = '' THEN
-    RAISE EXCEPTION 'audit.log_event() needs an action, for example ''login_failed'''
-      USING ERRCODE = 'invalid_parameter_value';
-  ELSIF octet_length(concat(action, resource_type, resource_id)) > 2000 OR octet_length(metadata::text) > 1048576 THEN
-    RAISE EXCEPTION 'audit.log_event() takes 2 kB of names and 1 MB of metadata'
-      USING ERRCODE = 'program_limit_exceeded';
-  END IF;
-  INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, table_name, record_id, new_values,
-    changed_by, db_user, client_ip, application_name, context)
-  VALUES (clock_timestamp(), pg_current_xact_id(), 'EVENT', resource_type, resource_id,
-    CASE WHEN metadata IS NULL THEN '{}' WHEN jsonb_typeof(metadata) = 'object' THEN metadata
-      ELSE jsonb_build_object('metadata', metadata) END || jsonb_build_object('event', action, 'success', success),
-    coalesce(v_context ->> 'user', session_user), session_user,
-    coalesce({schema}.try_inet(v_context ->> 'ip_address'), inet_client_addr()),
-    current_setting('application_name'), nullif(v_context - ARRAY['user', 'ip_address'], '{}'));
-END
-"""
-
 # Names every column and takes no value through a session-dependent output function: the text of a record is the same
 # in every session, on every server, for as long as its archive is kept.
 _CANONICAL = """
@@ -248,10 +230,9 @@ _CANONICAL = """
 """
 
 
-def trail_functions(
-    schema: str, context: Mapping[str, Sequence[str]], applications: Sequence[str], readers: Sequence[str]
-) -> list[Function]:
-    """Return the functions of a trail whose records take their context from `context`."""
+def trail_functions(options: TrailOptions, version_number: int) -> list[Function]:
+    """Return the functions of a trail on a server of that version."""
+    schema, applications = options.schema, options.applications
     place = {"schema": Identifier.of(schema)}
 
     def stable(name: str, body: str, arguments: str, returns: str, **more: object) -> Function:
@@ -261,15 +242,7 @@ def trail_functions(
     literal = (SAFE_PATH, PLAIN_STRINGS)
     return [
         *guard_functions(schema),
-        stable("try_jsonb", _TRY_JSONB, "value text", "jsonb", language="plpgsql"),
-        stable("try_inet", _TRY_INET, "value text", "inet", language="plpgsql"),
-        stable("snake_case", _SNAKE_CASE, "value jsonb", "jsonb", settings=literal),
-        Function(
-            "has_context", _has_context(context), "", "boolean", "sql", volatility="s", settings=(), executors=(WRITER,)
-        ),
-        Function(
-            "current_context", _current_context(schema, context), "", "jsonb", volatility="s", executors=(WRITER,)
-        ),
+        *_context_functions(schema, options.context),
         Function("set_context", sql(_SET_CONTEXT), "context jsonb", "void", executors=tuple(applications)),
         stable("keyed_digest", _KEYED_DIGEST, "value text", "text"),
         stable("safe_image", _SAFE_IMAGE, "row_value anyelement", "jsonb", language="plpgsql", settings=literal),
@@ -279,17 +252,9 @@ def trail_functions(
         stable("difference", _DIFFERENCE, "old_image jsonb, new_image jsonb, hidden text[]", "jsonb"),
         stable("indexable", _INDEXABLE, "key text", "text"),
         stable("composite_key", _COMPOSITE_KEY, "image jsonb, columns text[]", "text"),
-        Function(
-            "log_event",
-            sql(_LOG_EVENT, **place),
-            "action text, resource_type text DEFAULT NULL, resource_id text DEFAULT NULL, "
-            "success boolean DEFAULT true, metadata jsonb DEFAULT NULL",
-            "void",
-            definer=True,
-            owner=WRITER,
-            executors=tuple(applications),
-            settings=(SAFE_PATH, ("TimeZone", "UTC")),
-        ),
+        *event_functions(schema, applications if "app" in options.events else ()),
+        *([login_function(schema)] if version_number >= LOGIN_EVENTS_VERSION else []),
+        *snapshot_functions(schema, version_number),
         *partition_functions(schema),
         *ddl_functions(schema),
         *attach_functions(schema, applications),
@@ -300,8 +265,22 @@ def trail_functions(
             "text",
             "sql",
             volatility="s",
-            executors=(READER, *readers),
+            executors=(READER, *options.readers),
         ),
+    ]
+
+
+def _context_functions(schema: str, context: Mapping[str, Sequence[str]]) -> list[Function]:
+    """Return what reads a session's context; event triggers call it in the sessions of superusers."""
+    place = {"schema": Identifier.of(schema)}
+    common = {"volatility": "s", "owner": None, "executors": (WRITER,)}
+    literal = {"settings": (SAFE_PATH, PLAIN_STRINGS), "language": "sql"}
+    return [
+        Function("try_jsonb", sql(_TRY_JSONB), "value text", "jsonb", **common),
+        Function("try_inet", sql(_TRY_INET), "value text", "inet", **common),
+        Function("snake_case", sql(_SNAKE_CASE, **place), "value jsonb", "jsonb", **literal, **common),
+        Function("has_context", _has_context(context), "", "boolean", "sql", settings=(), **common),
+        Function("current_context", _current_context(schema, context), "", "jsonb", **common),
     ]
 
 

@@ -18,7 +18,7 @@ from .roles import OWNER, ROLES
 from .session import Session
 from .trail import plan_trail
 from .trail_functions import DEFAULT_CONTEXT
-from .trail_options import TrailOptions
+from .trail_options import EVENTS, TrailOptions
 from .trail_removal import plan_removal
 from .trail_tables import INDEXES
 
@@ -27,6 +27,7 @@ TRAIL_SPEC: dict[str, Any] = {
     "applications": {"type": "list", "elements": "str", "default": []},
     "context": {"type": "dict", "default": {}},
     "tablespace": {"type": "str"},
+    "events": {"type": "list", "elements": "str", "choices": list(EVENTS), "default": ["ddl", "app"]},
     "indexes": {"type": "list", "elements": "str", "choices": list(INDEXES), "default": ["record"]},
 }
 
@@ -39,6 +40,7 @@ def trail_options(params: Mapping[str, Any]) -> TrailOptions:
         _context(params["context"]),
         params["tablespace"],
         tuple(params["indexes"]),
+        tuple(params["events"]),
     )
 
 
@@ -58,7 +60,7 @@ def present(module: PostgresqlModule, session: Session) -> None:
     def planner(open_session: Session) -> Plan:
         catalog = trail_catalog.read(open_session, options.schema, options.roles())
         plan = plan_trail(options, catalog, open_session)
-        module.results["limitations"] = limitations(catalog.login, catalog.guarded)
+        module.results["limitations"] = limitations(catalog.login, catalog.guarded, options.events)
         return plan
 
     module.reconcile(session, planner)

@@ -17,6 +17,9 @@ from .trail_catalog import TrailCatalog
 
 MARK = "dbfleet.audit"
 
+#: What `events` may ask for, besides the changes of rows.
+EVENTS = ("ddl", "login", "app")
+
 
 @dataclass(frozen=True)
 class TrailOptions:
@@ -28,6 +31,7 @@ class TrailOptions:
     context: Mapping[str, Sequence[str]]
     tablespace: str | None
     indexes: tuple[str, ...]
+    events: tuple[str, ...] = ()
 
     def roles(self) -> list[str]:
         """Every role that the plan needs to know about."""

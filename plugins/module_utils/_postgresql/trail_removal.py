@@ -9,15 +9,17 @@ from __future__ import annotations
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, sql
+from .event_triggers import EVENT_TRIGGERS
 from .login import Login
 from .roles import OWNER, READER, WRITER
-from .trail import EVENT_TRIGGERS
 from .trail_catalog import TrailCatalog
 from .trail_options import MARK
 from .trail_tables import VIEWS
 
 #: What stays while the log stays: the guard of its partitions.
 _KEPT_FUNCTIONS = ("refuse_change",)
+
+_PROCEDURES = ("maintain_partitions", "record_catalog_changes")
 
 # A role may still own objects or hold grants in another database of the cluster; then it stays for that one.
 _DROP_ROLE = """
@@ -71,6 +73,6 @@ def _keep_rows(steps: Transaction, catalog: TrailCatalog) -> None:
             steps.add(sql("DROP VIEW {view}", view=Identifier.of(catalog.schema_name, name)), f"view {name} goes")
     for name in sorted(catalog.functions):
         if name not in _KEPT_FUNCTIONS:
-            kind = "PROCEDURE" if name == "maintain_partitions" else "FUNCTION"
+            kind = "PROCEDURE" if name in _PROCEDURES else "FUNCTION"
             function = Identifier.of(catalog.schema_name, name)
             steps.add(sql(f"DROP {kind} {{function}}", function=function), f"{name} goes")

@@ -114,6 +114,16 @@ CREATE TABLE {schema}.definition (
   server_digest text NOT NULL
 )
 """,
+    # What no event trigger sees, as it was at `seen_at`.
+    "catalog_snapshot": """
+CREATE TABLE {schema}.catalog_snapshot (
+  kind    text        NOT NULL,
+  name    text        NOT NULL,
+  state   jsonb       NOT NULL,
+  seen_at timestamptz NOT NULL,
+  PRIMARY KEY (kind, name)
+)
+""",
 }
 
 #: A random 32-byte key, known to nobody: two UUIDs carry 244 random bits.

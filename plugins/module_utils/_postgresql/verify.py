@@ -10,6 +10,7 @@ from .._core.errors import AuditError
 from .._core.plan import Plan
 from .._core.rollout import trigger_options
 from .._core.verification import Problem, differences, expired, report
+from .catalog_snapshot import catalog_changes
 from .login import limitations
 from .module import PostgresqlModule
 from .partitions_module import plan_partitions
@@ -31,7 +32,8 @@ def verify(module: PostgresqlModule, session: Session) -> None:
     catalog = everything.trail
     if not catalog.installed:
         raise AuditError(f"{session.database}: no audit trail in schema {trail.schema!r}; run playbooks/site.yml first")
-    module.results["limitations"] = limitations(catalog.login, catalog.guarded)
+    module.results["limitations"] = limitations(catalog.login, catalog.guarded, trail.events)
+    module.results["catalog_changes"] = catalog_changes(session, trail.schema)
     problems = differences(lambda: plan_trail(trail, catalog, session))
 
     def table_plan() -> Plan:
