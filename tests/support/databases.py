@@ -87,10 +87,14 @@ class Database:
         self._roles.append(name)
         return name
 
-    def drop(self) -> None:
-        """Drop the database and the roles."""
+    def disconnect(self) -> None:
+        """Close every connection, which a database that is to be copied must not have."""
         for connection in self._connections:
             connection.close()
+
+    def drop(self) -> None:
+        """Drop the database and the roles."""
+        self.disconnect()
         self._on_server("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)
         for role in reversed(self._roles):
             self._on_server("DROP OWNED BY {}", role)

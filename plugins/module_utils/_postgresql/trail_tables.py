@@ -152,8 +152,7 @@ INDEXES = {
 _CHANGED_COLUMNS = """
          CASE d.action WHEN 'UPDATE' THEN
            ARRAY(SELECT n.key FROM jsonb_each(d.new_values) AS n
-                 WHERE n.value::text IS DISTINCT FROM (d.old_values -> n.key)::text
-                 UNION SELECT unnest(d.hidden_changes)
+                 WHERE n.value::text IS DISTINCT FROM (d.old_values -> n.key)::text OR n.key = ANY (d.hidden_changes)
                  ORDER BY 1)
          END"""
 
