@@ -15,8 +15,8 @@ from .._core.plan import Failure, Plan
 from .session import Session
 
 # Error numbers of MySQL and MariaDB: lock wait timeout, deadlock, lock not available at once.
-_LOCK_ERRORS = (1205, 1213, 3572)
-_LOCKED = (
+LOCK_ERRORS = (1205, 1213, 3572)
+LOCKED = (
     "locked by another session (performance_schema.metadata_locks, or SHOW FULL PROCESSLIST) "
     "for longer than lock_timeout, lock_retries times over"
 )
@@ -24,7 +24,7 @@ _LOCKED = (
 #: Bytes of SQL that go to the server at once, where it takes that many.
 BATCH = 4 * 1024 * 1024
 
-_TIMEOUTS = "SET SESSION lock_wait_timeout = {seconds}, innodb_lock_wait_timeout = {seconds}"
+TIMEOUTS = "SET SESSION lock_wait_timeout = {seconds}, innodb_lock_wait_timeout = {seconds}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) 
     There are no transactions around DDL here: what a unit needs to be whole, it locks by its own statements. A failure
     ends the batch in the server, so that a round trip more is needed for each, and for nothing else.
     """
-    session.execute(_TIMEOUTS.format(seconds=max(1, math.ceil(lock_timeout))))
+    session.execute(TIMEOUTS.format(seconds=max(1, math.ceil(lock_timeout))))
     units = [
         _Unit(
             transaction.subject,
@@ -54,7 +54,7 @@ def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) 
         for transaction in plan.transactions
         if transaction.steps
     ]
-    limit = min(BATCH, int(session.variables["max_allowed_packet"]) // 2)
+    limit = batch_limit(session)
     failures: list[Failure] = []
     attempt = 0
     while units:
@@ -65,7 +65,7 @@ def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) 
             attempt = 0
             continue
         attempt = attempt + 1 if done == 0 else 1
-        if error.args[0] in _LOCK_ERRORS and attempt <= lock_retries:
+        if error.args[0] in LOCK_ERRORS and attempt <= lock_retries:
             time.sleep(min(0.2 * attempt, 2))
             continue
         unit, units, attempt = units[0], units[1:], 0
@@ -73,6 +73,11 @@ def apply(plan: Plan, session: Session, lock_timeout: float, lock_retries: int) 
         if unit.required:
             break
     return failures
+
+
+def batch_limit(session: Session) -> int:
+    """Return how many bytes of SQL to send at once."""
+    return min(BATCH, int(session.variables["max_allowed_packet"]) // 2)
 
 
 def _batch(units: list[_Unit], limit: int) -> list[_Unit]:
@@ -96,4 +101,4 @@ def _execute(batch: list[_Unit], session: Session) -> tuple[int, Any]:
 
 def _failure(unit: _Unit, error: Any) -> Failure:
     number, message = (*error.args, "")[:2]
-    return Failure(unit.subject, str(number), _LOCKED if number in _LOCK_ERRORS else f"{message} ({number})")
+    return Failure(unit.subject, str(number), LOCKED if number in LOCK_ERRORS else f"{message} ({number})")

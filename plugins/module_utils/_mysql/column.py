@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from .._core.sql import Identifier, Sql, Verbatim, sql
 from .text import text
 
-_BINARY = ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector")
-_NUMBERS = ("tinyint", "smallint", "mediumint", "int", "bigint", "decimal")
-_GEOMETRIES = (
+BINARY = ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector")
+NUMBERS = ("tinyint", "smallint", "mediumint", "int", "bigint", "decimal")
+GEOMETRIES = (
     *("geometry", "point", "linestring", "polygon"),
     *("multipoint", "multilinestring", "multipolygon", "geometrycollection", "geomcollection"),
 )
@@ -25,7 +25,7 @@ _GEOMETRIES = (
 #: Types whose values count for nothing in the 64 kB that a row may have, so that some could exceed max_allowed_packet.
 _LONG = (
     *("blob", "mediumblob", "longblob", "text", "mediumtext", "longtext", "json", "json_text", "vector"),
-    *_GEOMETRIES,
+    *GEOMETRIES,
 )
 
 # A value as deep as JSON may be does not fit into an image, which is one deeper: it is recorded as text.
@@ -55,9 +55,9 @@ _VALUES = {
     "json": _JSON,
     "json_text": _JSON_TEXT,
     "timestamp": _TIMESTAMP,
-    **dict.fromkeys(_NUMBERS, "{column} + 0"),
-    **dict.fromkeys(_BINARY, _BASE64),
-    **dict.fromkeys(_GEOMETRIES, _GEOMETRY),
+    **dict.fromkeys(NUMBERS, "{column} + 0"),
+    **dict.fromkeys(BINARY, _BASE64),
+    **dict.fromkeys(GEOMETRIES, _GEOMETRY),
 }
 _TEXT_VALUE = "CONVERT({column} USING utf8mb4)"
 _OTHER_VALUE = "CAST({column} AS CHAR)"

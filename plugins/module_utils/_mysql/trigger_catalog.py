@@ -36,7 +36,7 @@ ORDER BY c.table_schema, c.table_name, c.ordinal_position
 """
 
 #: MariaDB's JSON columns: a text whose check is that it is JSON.
-_JSON_CHECKS = """
+JSON_CHECKS = """
 SELECT c.constraint_schema AS `schema`, c.table_name AS `table`, c.check_clause AS clause
 FROM information_schema.check_constraints AS c
 WHERE c.check_clause LIKE 'json_valid(%'
@@ -66,7 +66,7 @@ ORDER BY p.policy_id
 
 #: Engines whose rows live elsewhere, or that take no triggers.
 _FOREIGN_ENGINES = ("FEDERATED", "CONNECT", "SPIDER", "S3", "PERFORMANCE_SCHEMA")
-_TRANSACTIONAL = ("INNODB", "ROCKSDB", "TOKUDB", "NDBCLUSTER", "NDB")
+TRANSACTIONAL = ("INNODB", "ROCKSDB", "TOKUDB", "NDBCLUSTER", "NDB")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class MysqlTable:
 
     @property
     def is_transactional(self) -> bool:
-        return self.engine.upper() in _TRANSACTIONAL
+        return self.engine.upper() in TRANSACTIONAL
 
 
 @dataclass
@@ -123,7 +123,7 @@ def read(session: Session, trail: TrailCatalog) -> TriggerCatalog:
     """Read all tables outside the system's and the trail's databases."""
     place = {"schema": trail.schema}
     columns = _columns(session, place)
-    keys = _keys(session.all(_KEYS, place))
+    keys = unique_keys(session.all(_KEYS, place))
     foreign_keys = _foreign_keys(session.all(_FOREIGN_KEYS, place))
     tables = {}
     for row in session.all(_TABLES, place):
@@ -148,7 +148,7 @@ def read_policies(session: Session, schema: str) -> list[StoredPolicy]:
 def _columns(session: Session, place: Mapping[str, Any]) -> dict[tuple[str, str], list[Column]]:
     checks = set()
     if session.is_mariadb:
-        checks = {(row["schema"], row["table"], row["clause"].lower()) for row in session.all(_JSON_CHECKS)}
+        checks = {(row["schema"], row["table"], row["clause"].lower()) for row in session.all(JSON_CHECKS)}
     columns: dict[tuple[str, str], list[Column]] = {}
     for row in session.all(_COLUMNS, place):
         clause = f"json_valid({session.identifier(row['name'])})".lower()
@@ -157,7 +157,7 @@ def _columns(session: Session, place: Mapping[str, Any]) -> dict[tuple[str, str]
     return columns
 
 
-def _keys(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[str]]:
+def unique_keys(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[str]]:
     """Return the columns that identify a row: the primary key, else the smallest unique key without NULLs."""
     indexes: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
     for row in rows:
