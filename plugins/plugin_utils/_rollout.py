@@ -225,7 +225,7 @@ def proof_lines(results: Sequence[Mapping[str, Any]], names: Sequence[str], host
         ]
         lines.append(("OK " if result["valid"] else "FAILED ") + where + ", ".join(proven))
         lines += [f"  {problem['type']}: {problem['detail']}" for problem in problems]
-        lines += [f"  not in the log yet: {_change(change)}" for change in result.get("catalog_changes", [])]
+        lines += _unrecorded(result.get("catalog_changes", []))
     return lines
 
 
@@ -238,8 +238,14 @@ def _proven(result: Mapping[str, Any], name: str, replica: str) -> str:
     return _counted(result["probes"], "policy", "policies") + " probed" if name else "probe recorded"
 
 
-def _change(change: Mapping[str, Any]) -> str:
-    return f"{change['object_type']} {change['object']} {change['change']} after {change['since']}"
+def _unrecorded(changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not changes:
+        return []
+    first = changes[0]
+    return [
+        f"  not in the log yet, because no event trigger sees it: {first['object_type']} {first['object']} "
+        f"{first['change']} after {first['since']}" + (f", and {len(changes) - 1} more" if changes[1:] else "")
+    ]
 
 
 def _counted(number: int, one: str, many: str) -> str:

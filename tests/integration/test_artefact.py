@@ -60,4 +60,4 @@ def test_site_runs_from_the_installed_artefact_in_an_unrelated_folder(
     second = run_playbook("dbfleet.audit.site", hosts, environment=environment, folder=elsewhere)
     assert first.stats(HOST)["changed"] == 3
     assert second.stats(HOST)["changed"] == 0
-    assert db.execute("SELECT action, table_name FROM audit.audit_log") == [("INSERT", "users")]
+    assert db.execute("SELECT action, table_name FROM audit.audit_log WHERE action <> 'DDL'") == [("INSERT", "users")]

@@ -24,7 +24,8 @@ _PARAMETERS = """
   FROM pg_parameter_acl AS p
 """
 
-# Only who may read the configuration files compares them; for everybody else they are as they were.
+# Only who may read the configuration files compares them, and only on the primary, whose they were; for everybody else
+# they are as they were.
 _CATALOG_STATE = """
 BEGIN
   RETURN QUERY
@@ -57,7 +58,7 @@ BEGIN
            'event', e.evtevent, 'function', e.evtfoid::regproc::text, 'owner', pg_get_userbyid(e.evtowner),
            'enabled', e.evtenabled, 'tags', e.evttags)
   FROM pg_event_trigger AS e{parameters};
-  IF has_function_privilege('pg_show_all_file_settings()', 'EXECUTE') THEN
+  IF has_function_privilege('pg_show_all_file_settings()', 'EXECUTE') AND NOT pg_is_in_recovery() THEN
     RETURN QUERY
     SELECT DISTINCT ON (lower(f.name)) 'configuration', lower(f.name),
            jsonb_build_object('value', {schema}.setting_value(f.name, f.setting), 'file', f.sourcefile)
