@@ -225,7 +225,7 @@ seconds:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.server_log import SERVER_LOG_SPEC, gather
+from ansible_collections.dbfleet.audit.plugins.module_utils._server_log.module import SERVER_LOG_SPEC, gather
 
 
 def main() -> None:

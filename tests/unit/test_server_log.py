@@ -9,19 +9,19 @@ import typing as t
 
 import pytest
 
-from ansible_collections.dbfleet.audit.plugins.module_utils._core import log_structured
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.log_clock import Clock
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.log_files import Reading
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.log_pgaudit import Pgaudit
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.log_postgresql import LogRecord, PostgresqlEvents
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.log_server_audit import ServerAuditEvents
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.log_statement import (
+from ansible_collections.dbfleet.audit.plugins.module_utils._server_log import structured
+from ansible_collections.dbfleet.audit.plugins.module_utils._server_log.clock import Clock
+from ansible_collections.dbfleet.audit.plugins.module_utils._server_log.files import Reading
+from ansible_collections.dbfleet.audit.plugins.module_utils._server_log.pgaudit import Pgaudit
+from ansible_collections.dbfleet.audit.plugins.module_utils._server_log.postgresql import LogRecord, PostgresqlEvents
+from ansible_collections.dbfleet.audit.plugins.module_utils._server_log.server_audit import ServerAuditEvents
+from ansible_collections.dbfleet.audit.plugins.module_utils._server_log.statement import (
     class_of,
     command_of,
     without_secrets,
 )
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.log_stderr import StderrFormat
+from ansible_collections.dbfleet.audit.plugins.module_utils._server_log.stderr import StderrFormat
 
 
 def stderr(prefix: str, text: str) -> tuple[list[LogRecord], Reading]:
@@ -31,7 +31,7 @@ def stderr(prefix: str, text: str) -> tuple[list[LogRecord], Reading]:
 
 def csvlog(text: str) -> tuple[list[LogRecord], Reading]:
     reading = Reading("server.csv", "csvlog")
-    return list(log_structured.csv_records(reading.complete_lines(io.StringIO(text)), reading)), reading
+    return list(structured.csv_records(reading.complete_lines(io.StringIO(text)), reading)), reading
 
 
 def server_audit(text: str) -> list[dict[str, t.Any]]:
@@ -158,7 +158,7 @@ def test_a_record_that_was_cut_off_costs_no_other_one():
 def test_a_jsonlog_holds_no_half_of_a_character():
     reading = Reading("server.json", "jsonlog")
     line = '{"timestamp":"2026-11-21 20:14:24.879 CET","pid":1,"error_severity":"ERROR","message":"%s"}\n'
-    assert list(log_structured.json_records([line % "\\ud800", line % "\\ud83d\\ude00", "{}\n"], reading)) == []
+    assert list(structured.json_records([line % "\\ud800", line % "\\ud83d\\ude00", "{}\n"], reading)) == []
     assert (reading.records, reading.unparsed) == (1, 2)
 
 

@@ -11,10 +11,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .event import EVENT_FIELDS
-from .log_clock import Clock
-from .log_files import Reading
-from .log_statement import class_of, command_of, without_secrets
+from .._core.event import EVENT_FIELDS
+from .clock import Clock
+from .files import Reading
+from .statement import class_of, command_of, without_secrets
 
 #: Refusals for want of a right: to a database, a login, KILL, a table, a column, an account, a global right, a view's
 #: tables, a routine, GRANT, a routine with the binary log, a login by socket.

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .log_files import Reading
-from .log_postgresql import LogRecord, may_be_event
+from .files import Reading
+from .postgresql import LogRecord, may_be_event
 
 #: From PostgreSQL 14 on.
 _COLUMNS = 26

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from .event import EVENT_FIELDS
-from .log_clock import Clock
-from .log_pgaudit import PREFIX as PGAUDIT
-from .log_pgaudit import AuditEntry, Pgaudit
-from .log_statement import command_of, without_secrets
+from .._core.event import EVENT_FIELDS
+from .clock import Clock
+from .pgaudit import PREFIX as PGAUDIT
+from .pgaudit import AuditEntry, Pgaudit
+from .statement import command_of, without_secrets
 
 _DENIED = "42501"
 _BAD_LOGINS = ("28P01", "28000")

@@ -10,7 +10,7 @@ import re
 from datetime import datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from .errors import AuditError
+from .._core.errors import AuditError
 
 _OFFSET = re.compile(r"([+-])(\d{1,2})(?::?([0-5]\d))?")
 _UTC_NAMES = ("UTC", "GMT", "UCT", "Z", "Zulu", "Universal")

@@ -11,9 +11,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from .errors import AuditError
-from .log_files import Reading
-from .log_postgresql import AUTHORIZED, AUTHORIZED_BEGINNINGS, LogRecord, may_be_event
+from .._core.errors import AuditError
+from .files import Reading
+from .postgresql import AUTHORIZED, AUTHORIZED_BEGINNINGS, LogRecord, may_be_event
 
 #: What log_line_prefix can have, as regular expressions. Names are cut off by the server at 63 bytes.
 _NAME = r".{0,63}?"

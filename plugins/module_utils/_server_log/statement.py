@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from .policy import SENSITIVE_WORDS
+from .._core.policy import SENSITIVE_WORDS
 
 _QUOTED = r"(?:'(?:[^'\\]|\\.|'')*(?:'|$)|\"(?:[^\"\\]|\\.|\"\")*(?:\"|$)|\$\$.*?(?:\$\$|$))"
 

@@ -16,14 +16,14 @@ from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
-from . import log_server_audit, log_structured
-from .errors import AuditError
-from .event_export import export
-from .log_clock import Clock
-from .log_files import SAMPLES, Reading, find_files, open_log
-from .log_postgresql import LogRecord, PostgresqlEvents
-from .log_selection import Latest, Selection, as_row
-from .log_stderr import StderrFormat
+from .._core.errors import AuditError
+from .._core.event_export import export
+from . import server_audit, structured
+from .clock import Clock
+from .files import SAMPLES, Reading, find_files, open_log
+from .postgresql import LogRecord, PostgresqlEvents
+from .selection import Latest, Selection, as_row
+from .stderr import StderrFormat
 
 LOG_FORMATS = ("stderr", "csvlog", "jsonlog", "server_audit")
 
@@ -95,9 +95,9 @@ class ServerLogs:
         self._readings: list[Reading] = []
         #: How the lines of each format begin.
         self._beginnings: dict[str, re.Pattern[str]] = {
-            "jsonlog": log_structured.JSON_LINE,
-            "csvlog": log_structured.CSV_LINE,
-            "server_audit": log_server_audit.LINE,
+            "jsonlog": structured.JSON_LINE,
+            "csvlog": structured.CSV_LINE,
+            "server_audit": server_audit.LINE,
             "stderr": stderr.line,
         }
 
@@ -130,10 +130,10 @@ class ServerLogs:
 
     def _events(self, lines: Iterator[str], reading: Reading) -> Iterator[Event]:
         if reading.format == "server_audit":
-            return log_server_audit.ServerAuditEvents(self._clock).events(lines, reading)
+            return server_audit.ServerAuditEvents(self._clock).events(lines, reading)
         records = {
-            "csvlog": log_structured.csv_records,
-            "jsonlog": log_structured.json_records,
+            "csvlog": structured.csv_records,
+            "jsonlog": structured.json_records,
             "stderr": self._stderr.records,
         }[reading.format]
         return _postgresql_events(records(lines, reading), reading, self._postgresql)

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from .errors import AuditError
-from .log_statement import without_secrets
+from .._core.errors import AuditError
+from .statement import without_secrets
 
 _GZIP = b"\x1f\x8b"
 #: How many lines that could not be read are shown, and how much of each.

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from .errors import AuditError
-from .event import EVENT_FIELDS
-from .event_query import EVENTS_SPEC, parse_query
-from .event_row import DOCUMENTS, NUMBERS, Row
+from .._core.errors import AuditError
+from .._core.event import EVENT_FIELDS
+from .._core.event_query import EVENTS_SPEC, parse_query
+from .._core.event_row import DOCUMENTS, NUMBERS, Row
 
 #: What servers record about statements and sessions.
 LOG_ACTIONS = ("READ", "WRITE", "FUNCTION", "ROLE", "DDL", "MISC", "LOGIN", "LOGOUT", "DENIED")
