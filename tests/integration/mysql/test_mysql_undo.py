@@ -276,8 +276,10 @@ def test_a_violated_foreign_key_is_named_and_nothing_is_changed(shop):
 
 
 def test_an_engine_without_transactions_is_not_written_to(shop):
-    at = audited(shop, "CREATE TABLE old (id INT PRIMARY KEY) ENGINE = MyISAM", "INSERT INTO old VALUES (1)")
+    at = audited(shop, "CREATE TABLE old (id INT PRIMARY KEY)", "INSERT INTO old VALUES (1)")
     shop.execute("DELETE FROM old")
+    # Only now: a server with GTIDs refuses changes of such a table whose trigger writes to another kind.
+    shop.execute("ALTER TABLE old ENGINE = MyISAM")
     assert len(undo(shop, "old", to=at)["records"]) == 1
     assert "engine MyISAM has no transactions" in refusal(shop, "old", to=at, execute=True)
 
