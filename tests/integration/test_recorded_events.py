@@ -321,3 +321,30 @@ def test_a_rollout_is_recorded_like_any_other_ddl(trail):
         "WHERE action = 'DDL' AND new_values ->> 'object' LIKE '%% on public.people'"
     )
     assert made == [("CREATE TRIGGER", None)]
+
+
+SHARED = {
+    "CREATE ROLE seen": "ROLE,CREATE ROLE",
+    "GRANT pg_monitor TO seen": "ROLE,GRANT ROLE",
+    "ALTER ROLE seen SET work_mem = '8MB'": "ROLE,ALTER ROLE",
+    "DROP ROLE seen": "ROLE,DROP ROLE",
+    "CREATE DATABASE seen": "DDL,CREATE DATABASE",
+    "DROP DATABASE seen": "DDL,DROP DATABASE",
+    "ALTER SYSTEM RESET work_mem": "DDL,ALTER SYSTEM",
+    "ALTER EVENT TRIGGER dbfleet_audit_record_ddl DISABLE": "DDL,ALTER EVENT TRIGGER",
+}
+
+
+def test_pgaudits_default_classes_say_who_did_what_no_event_trigger_sees(db_pgaudit):
+    install_trail(db_pgaudit)
+    before = db_pgaudit.server.log.stat().st_size
+    session = db_pgaudit.connect(options="-c pgaudit.log=ddl,role")
+    name = unique("seen")
+    for statement in SHARED:
+        fetch(session, statement.replace("seen", name))
+    with open(db_pgaudit.server.log, encoding="utf-8", errors="replace") as log:
+        log.seek(before)
+        lines = log.read().splitlines()
+    for statement, entry in SHARED.items():
+        text = statement.replace("seen", name)
+        assert any(f",{entry},," in line and text in line for line in lines), statement
