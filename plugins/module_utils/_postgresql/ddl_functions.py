@@ -217,11 +217,6 @@ def rollout_lock(schema: str) -> Sql:
     return sql(_ROLLOUT_LOCK, schema=Identifier.of(schema))
 
 
-def in_rollout(schema: str) -> Sql:
-    """Return the condition that is true in the transactions of a rollout, and nowhere else."""
-    return sql(_IN_ROLLOUT, schema_text=Literal(schema))
-
-
 def ddl_functions(schema: str) -> list[Function]:
     """Return the event trigger's function, which runs with the rights of the installing login, and its parts.
 
@@ -252,7 +247,7 @@ def ddl_functions(schema: str) -> list[Function]:
         part("attach_detached", _ATTACH_DETACHED, "root oid, policy int"),
         Function(
             "attach_ddl",
-            sql(_ATTACH_DDL, in_rollout=in_rollout(schema), **place),
+            sql(_ATTACH_DDL, in_rollout=sql(_IN_ROLLOUT, schema_text=Literal(schema)), **place),
             returns="event_trigger",
             definer=True,
             owner=None,

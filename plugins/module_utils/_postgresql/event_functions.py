@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from .._core.policy import SENSITIVE_WORDS
 from .._core.sql import Identifier, Literal, sql
-from .ddl_functions import in_rollout
 from .function import PLAIN_STRINGS, SAFE_PATH, Function
 from .roles import WRITER
 
@@ -89,8 +88,13 @@ _MASK_PASSWORDS = r"""
 _RECORDABLE = r"""
 DECLARE
   v_text   CONSTANT text := left(statement, 65536);
-  v_masked text := {schema}.mask_literals(v_text, plain_strings);
+  v_masked text;
 BEGIN
+  -- A block is one literal. A rollout is one, with thousands of commands in it.
+  IF v_text ~* '^\s*DO\s' THEN
+    RETURN 'DO ''***''';
+  END IF;
+  v_masked := {schema}.mask_literals(v_text, plain_strings);
   IF v_masked !~ ';\s*\S' AND v_masked ~* ('^\s*' || split_part(command, ' ', 1) || '\M')
      AND command !~ 'TABLE|DOMAIN|SELECT INTO' THEN
     v_masked := {schema}.mask_passwords(v_text);
@@ -115,10 +119,9 @@ EXCEPTION WHEN OTHERS THEN
 END
 """
 
-# What a rollout does is written down once by its own name, and not with the text of the block that carried it out.
 _STATEMENT = """
-  v_statement := CASE WHEN {in_rollout} THEN NULL ELSE {schema}.recordable_statement(
-    current_query(), TG_TAG, current_setting('standard_conforming_strings')::boolean) END;
+  v_statement := {schema}.recordable_statement(
+    current_query(), TG_TAG, current_setting('standard_conforming_strings')::boolean);
 """
 
 _RECORD_DDL = (
@@ -197,7 +200,6 @@ def event_functions(schema: str, applications: Sequence[str]) -> list[Function]:
         "schema": Identifier.of(schema),
         "schema_text": Literal(schema),
         "sensitive": Literal("|".join(SENSITIVE_WORDS)),
-        "in_rollout": in_rollout(schema),
     }
 
     def function(name: str, body: str, arguments: str, returns: str, **options: object) -> Function:
