@@ -29,6 +29,7 @@ FROM (SELECT d::text AS line FROM audit.audit_log AS d OFFSET 0) AS l
 -- name: bulk
 SELECT action, schema_name || '.' || table_name AS "table", changed_by, transaction_id::text AS transaction, count(*) AS records
 FROM audit.audit_log
+WHERE action <> 'DDL'
 GROUP BY 1, 2, 3, 4
 ORDER BY records DESC
 LIMIT 1
@@ -44,7 +45,7 @@ GROUP BY 1, 2
 -- name: plain
 SELECT action, schema_name || '.' || table_name AS "table", record_id, changed_by, host(client_ip) AS client_ip
 FROM audit.audit_log
-WHERE table_name IN ('lab_results', 'door_log')
+WHERE table_name IN ('lab_results', 'door_log') AND action <> 'DDL'
 ORDER BY id
 
 -- name: new_table

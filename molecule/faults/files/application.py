@@ -35,7 +35,8 @@ SELECT json_build_object(
     'orders', (SELECT coalesce(json_agg(json_build_array(id, version) ORDER BY id), '[]') FROM public.orders),
     'recorded', (SELECT coalesce(json_agg(json_build_array(record_id::bigint, (new_values ->> 'version')::int,
                                                            action) ORDER BY id), '[]')
-                 FROM audit.audit_log WHERE schema_name = 'public' AND table_name = 'orders'))
+                 FROM audit.audit_log
+                 WHERE schema_name = 'public' AND table_name = 'orders' AND action <> 'DDL'))
 """
 
 
