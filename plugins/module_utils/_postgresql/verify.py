@@ -33,7 +33,7 @@ def verify(module: PostgresqlModule, session: Session) -> None:
     if not catalog.installed:
         raise AuditError(f"{session.database}: no audit trail in schema {trail.schema!r}; run playbooks/site.yml first")
     module.results["limitations"] = limitations(catalog.login, catalog.guarded, trail.events)
-    module.results["catalog_changes"] = catalog_changes(session, trail.schema)
+    module.results["catalog_changes"] = catalog_changes(session, trail.schema) if "ddl" in trail.events else []
     problems = differences(lambda: plan_trail(trail, catalog, session))
 
     def table_plan() -> Plan:
