@@ -36,6 +36,8 @@ SELECT %s::timestamptz, '1', 'INSERT', 'old', %s, n::text, jsonb_build_object('n
 FROM generate_series(1, %s) AS n
 """
 
+OLD = "SELECT id FROM audit.audit_log WHERE db_user = 'old' ORDER BY changed_at, id"
+
 
 @pytest.fixture(scope="module")
 def shop(pg: LocalPostgresql) -> t.Iterator[Database]:
@@ -94,7 +96,7 @@ def refused(db: Database, **options: t.Any) -> str:
         ),
         ({"values": {"customer_id": "17", "total": "1.10"}}, "table_name = 'orders' AND record_id = '1'"),
         ({"values": {"total": "1.1"}}, "false"),
-        ({"values": {"success": True}}, "action = 'EVENT'"),
+        ({"values": {"success": True}}, "new_values ->> 'success' = 'true'"),
         ({"changed_by": "' OR true --"}, "false"),
         ({"values": {"' OR %s": "' OR true --"}}, "false"),
     ],
@@ -133,10 +135,10 @@ def test_pages_hold_every_event_once_while_others_are_added(trail, order):
     """Fifty of them have the same time, and more come in between any two pages."""
     for moment, number in (("2001-01-01", 3), ("2001-01-02", 50), ("2001-01-03", 3)):
         trail.execute(ADD, moment, "people", 0, number)
-    before = [key for (key,) in trail.execute("SELECT id FROM audit.audit_log ORDER BY changed_at, id")]
+    before = [key for (key,) in trail.execute(OLD)]
     moments = itertools.cycle(["2001-01-02", "2001-01-03", "now"])
     found = pages(
-        lambda **options: ask(trail, **options),
+        lambda **options: ask(trail, db_user="old", **options),
         lambda: trail.execute(ADD, next(moments), "people", 0, 1),
         **{"order": order, "limit": 7, **({} if order == "desc" else {"until": "2002-01-01"})},
     )
@@ -187,7 +189,7 @@ def test_an_export_read_back_is_the_log(shop, tmp_path, form):
 
 def test_documents_are_exported_as_the_server_writes_them(shop, tmp_path):
     path = tmp_path / "events.jsonl"
-    export(shop, path, count=True, table="billing.orders")
+    export(shop, path, count=True, table="billing.orders", actions=["insert"])
     lines = path.read_text(encoding="utf-8").splitlines()
     texts = shop.execute(
         "SELECT new_values::text FROM audit.audit_log WHERE table_name = 'orders' AND action = 'INSERT' ORDER BY id"
@@ -296,7 +298,7 @@ def test_an_export_that_is_killed_leaves_the_file_that_was_there_and_no_other(la
     assert process.returncode == -signal.SIGKILL
     assert os.listdir(tmp_path) == [path.name]
     assert path.stat().st_ino == before
-    assert export(large, path)["written"] == EXPORT_ROWS
+    assert export(large, path, db_user="old")["written"] == EXPORT_ROWS
 
 
 def test_progress_is_seen_in_the_server_and_a_connection_that_breaks_leaves_no_file(large, tmp_path):

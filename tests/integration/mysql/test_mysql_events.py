@@ -64,8 +64,8 @@ def forget_the_past(schema: Schema) -> None:
     schema.execute("ALTER TABLE audit.audit_log_data TRUNCATE PARTITION p_past")
 
 
-def ask(schema: Schema, /, **options: t.Any) -> running.ModuleResult:
-    return running.run_module(MODULE, **{**schema.login, **options})
+def ask(shop: Schema, /, **options: t.Any) -> running.ModuleResult:
+    return running.run_module(MODULE, **{**shop.login, **options})
 
 
 @pytest.mark.parametrize(
