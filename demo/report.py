@@ -165,8 +165,9 @@ def show_statements(fleet: Fleet) -> None:
     for line in lines:
         who = f"by {bold(CURIOUS)} from {line['client']}, application {line['application']}"
         entries(STATEMENTS[line["kind"]], [f"{who}, {line['at']} {line['zone']}", line["record"]])
-    records = server.ask(server.queries()["rows_by"], READER, db_user=CURIOUS)[0]["records"]
-    entry("the row trail", f"{bold(records)} records of {CURIOUS}'s, who changed no row")
+    for command in server.ask(server.queries()["commands_by"], READER, db_user=CURIOUS):
+        who = f"by {bold(CURIOUS)}, application {command['application_name']}"
+        entries("the audit log", [f"{command['action']} {bold(command['event'])} {who}", command["statement"]])
 
 
 def show_cost(cost: Cost) -> None:

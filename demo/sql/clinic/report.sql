@@ -54,5 +54,8 @@ SELECT l.action, l.schema_name || '.' || l.table_name AS "table", p.name AS poli
 FROM audit.audit_log AS l JOIN audit.policy AS p USING (policy_id)
 WHERE l.table_name = 'referrals'
 
--- name: rows_by
-SELECT count(*) AS records FROM audit.audit_log WHERE db_user = %(db_user)s
+-- name: commands_by
+SELECT action, new_values ->> 'event' AS event, application_name, new_values ->> 'statement' AS statement
+FROM audit.audit_log
+WHERE db_user = %(db_user)s
+ORDER BY id
