@@ -12,8 +12,7 @@ from html import escape
 from typing import Any
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.event import EVENT_FIELDS
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.event_row import as_csv
-from ansible_collections.dbfleet.audit.plugins.module_utils._server_log.selection import as_row
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.event_row import as_csv, as_row
 
 _MASK = "[REDACTED]"
 

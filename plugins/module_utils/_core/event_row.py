@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from .event import EVENT_FIELDS
@@ -47,6 +47,11 @@ def as_event(row: Row) -> dict[str, Any]:
     return {name: _value(name, text) for name, text in zip(EVENT_FIELDS, row)}
 
 
+def as_row(event: Mapping[str, Any]) -> Row:
+    """Return an event as a row, for an export of what no server has written as one."""
+    return [_text(name, event[name]) for name in EVENT_FIELDS]
+
+
 def as_json(row: Row) -> str:
     """Return a row as a line of JSON in which documents are the server's text, unaltered."""
     values = ("null" if text is None else _json(text, verbatim) for text, verbatim in zip(row, _VERBATIM))
@@ -69,6 +74,14 @@ def _value(name: str, text: str | None) -> Any:
     if name in DOCUMENTS and _depth(text) <= MAXIMUM_DEPTH:
         return json.loads(text, parse_float=str, parse_int=_whole)
     return text
+
+
+def _text(name: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if name in DOCUMENTS:
+        return _encode(value)
+    return str(value) if name in NUMBERS else value
 
 
 def _whole(digits: str) -> int | str:

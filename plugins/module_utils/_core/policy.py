@@ -26,6 +26,8 @@ COLUMN_KEYS = ("only", "exclude", "redact", "hash")
 #: Column names that are redacted unless ``redact_defaults`` is off. The words are those of PCI DSS 3.3 and of the
 #: usual web frameworks' parameter filters; they are looked for anywhere in the lower-cased name.
 SENSITIVE_WORDS = ("password", "passwd", "secret", "token", "api_key", "apikey", "cvv", "card_number", "cardnumber")
+#: The same as a regular expression, in any engine's dialect, for a lower-cased name.
+SENSITIVE_PATTERN = "|".join(SENSITIVE_WORDS)
 
 _LISTS = ("tables", "exclude", "operations", "require_context", "tags")
 _CHOICES = {"capture": CAPTURES, "update_image": UPDATE_IMAGES, "on_failure": ON_FAILURE}

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from .._core.policy import SENSITIVE_WORDS
+from .._core.policy import SENSITIVE_PATTERN
 from .._core.sql import Identifier, Literal, sql
 from .accounts import OWNER
 from .capture import CHANGED_AT, CLIENT_HOST, DB_USER
@@ -288,7 +288,7 @@ def trail_routines(options: TrailOptions, vendor: str) -> list[Routine]:
         ),
         Routine(
             "with_entries",
-            sql(_WITH_ENTRIES.strip(), sensitive=Literal("|".join(SENSITIVE_WORDS))),
+            sql(_WITH_ENTRIES.strip(), sensitive=Literal(SENSITIVE_PATTERN)),
             f"document {_TEXT}, entries {_TEXT}",
             _TEXT,
         ),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._core.policy import SENSITIVE_WORDS
+from .._core.policy import SENSITIVE_PATTERN
 from .._core.sql import Identifier, Literal, sql
 from .conditions import HIDDEN_DOMAIN
 from .function import PLAIN_STRINGS, SAFE_PATH, Function
@@ -182,7 +182,7 @@ def attach_functions(schema: str, applications: Sequence[str]) -> list[Function]
         "schema": Identifier.of(schema),
         "schema_text": Literal(schema),
         "exceptions": Literal(EXCEPTIONS_SETTING),
-        "sensitive": Literal("|".join(SENSITIVE_WORDS)),
+        "sensitive": Literal(SENSITIVE_PATTERN),
         "condition_digest": sql(CONDITION_DIGEST),
         "keys": sql(KEYS, which=sql("= relation")),
         "hidden_domain": sql(HIDDEN_DOMAIN, relation=sql("relation")),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._core.policy import SENSITIVE_WORDS
+from .._core.policy import SENSITIVE_PATTERN
 from .._core.sql import Identifier, Literal, sql
 from .function import PLAIN_STRINGS, SAFE_PATH, Function
 from .session import Session
@@ -137,7 +137,7 @@ def snapshot_functions(schema: str, version_number: int) -> list[Function]:
     """
     place = {
         "schema": Identifier.of(schema),
-        "sensitive": Literal("|".join(SENSITIVE_WORDS)),
+        "sensitive": Literal(SENSITIVE_PATTERN),
         "parameters": sql(_PARAMETERS.rstrip() if version_number >= 150000 else ""),
     }
 

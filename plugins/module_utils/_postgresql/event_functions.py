@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._core.policy import SENSITIVE_WORDS
+from .._core.policy import SENSITIVE_PATTERN
 from .._core.sql import Identifier, Literal, sql
 from .function import PLAIN_STRINGS, SAFE_PATH, Function
 from .roles import WRITER
@@ -124,13 +124,15 @@ _STATEMENT = """
     current_query(), TG_TAG, current_setting('standard_conforming_strings')::boolean);
 """
 
+_WORTH_A_RECORD = """d.schema_name IS DISTINCT FROM 'pg_temp' AND NOT d.in_extension
+    AND d.command_tag <> 'REFRESH MATERIALIZED VIEW'"""
+
 _RECORD_DDL = (
     """
 DECLARE
   v_statement text;
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands() AS d
-                 WHERE d.schema_name IS DISTINCT FROM 'pg_temp' AND NOT d.in_extension) THEN
+  IF NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands() AS d WHERE {worth_a_record}) THEN
     RETURN;
   END IF;
 """
@@ -144,8 +146,7 @@ BEGIN
     SELECT CASE WHEN cardinality(a.object_names) > 1 THEN a.object_names[1] END AS schema_name,
            coalesce(a.object_names[2], a.object_names[1]) AS object_name
     FROM pg_identify_object_as_address(d.classid, d.objid, d.objsubid) AS a) AS o
-  WHERE d.schema_name IS DISTINCT FROM 'pg_temp' AND NOT d.in_extension
-    AND d.command_tag <> 'REFRESH MATERIALIZED VIEW';
+  WHERE {worth_a_record};
 """
     + _UNRECORDED
 )
@@ -199,7 +200,8 @@ def event_functions(schema: str, applications: Sequence[str]) -> list[Function]:
     place = {
         "schema": Identifier.of(schema),
         "schema_text": Literal(schema),
-        "sensitive": Literal("|".join(SENSITIVE_WORDS)),
+        "sensitive": Literal(SENSITIVE_PATTERN),
+        "worth_a_record": sql(_WORTH_A_RECORD),
     }
 
     def function(name: str, body: str, arguments: str, returns: str, **options: object) -> Function:

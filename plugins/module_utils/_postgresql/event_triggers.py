@@ -61,8 +61,9 @@ def plan_event_triggers(
 
     :param current: the database's event triggers, as the trail's catalogue has them.
     """
+    recorded = recordable(events, version_number)
     for name, wanted in EVENT_TRIGGERS.items():
-        if wanted.records is None or wanted.records in recordable(events, version_number):
+        if wanted.records is None or wanted.records in recorded:
             _plan_present(steps, schema, name, wanted, current.get(name))
         elif current.get(name, {}).get("ours"):
             drop = sql("DROP EVENT TRIGGER {trigger}", trigger=Identifier.of(name))

@@ -9,26 +9,6 @@ from __future__ import annotations
 #: Raised with every change of layout; kept in the schema's comment.
 TRAIL_VERSION = 1
 
-#: The columns of a record, in the order in which every INSERT of ours names them.
-LOG_COLUMNS = (
-    "id",
-    "changed_at",
-    "transaction_id",
-    "action",
-    "schema_name",
-    "table_name",
-    "record_id",
-    "old_values",
-    "new_values",
-    "hidden_changes",
-    "changed_by",
-    "db_user",
-    "client_ip",
-    "application_name",
-    "context",
-    "policy_id",
-)
-
 SEQUENCE = "CREATE SEQUENCE {schema}.audit_log_id_seq"
 
 # nextval() as a default and no identity column: PostgreSQL 17 refuses to ATTACH a table to a parent that has one.

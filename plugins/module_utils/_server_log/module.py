@@ -18,11 +18,13 @@ from ansible.module_utils.basic import AnsibleModule
 
 from .._core.errors import AuditError
 from .._core.event_export import export
+from .._core.event_query import EVENTS_SPEC
+from .._core.event_row import as_row
 from . import server_audit, structured
 from .clock import Clock
 from .files import SAMPLES, Reading, find_files, open_log
 from .postgresql import LogRecord, PostgresqlEvents
-from .selection import Latest, Selection, as_row
+from .selection import Latest, Selection
 from .stderr import StderrFormat
 
 LOG_FORMATS = ("stderr", "csvlog", "jsonlog", "server_audit")
@@ -32,15 +34,9 @@ SERVER_LOG_SPEC: dict[str, Any] = {
     "log_format": {"type": "str", "choices": ["auto", *LOG_FORMATS], "default": "auto"},
     "log_line_prefix": {"type": "str", "default": "%m [%p] "},
     "time_zone": {"type": "str"},
-    "table": {"type": "str"},
-    "db_user": {"type": "str"},
     "database": {"type": "str"},
-    "actions": {"type": "list", "elements": "str"},
-    "since": {"type": "str"},
-    "until": {"type": "str"},
+    **{name: EVENTS_SPEC[name] for name in ("table", "db_user", "actions", "since", "until", "dest", "format")},
     "limit": {"type": "int", "default": 1000},
-    "dest": {"type": "path"},
-    "format": {"type": "str", "choices": ["jsonl", "csv"], "default": "jsonl"},
 }
 
 #: How many lines of a file are looked at to see which format it has.

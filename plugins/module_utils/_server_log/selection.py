@@ -7,16 +7,13 @@
 from __future__ import annotations
 
 import heapq
-import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from .._core.errors import AuditError
-from .._core.event import EVENT_FIELDS
 from .._core.event_query import EVENTS_SPEC, parse_query
-from .._core.event_row import DOCUMENTS, NUMBERS, Row
 
 #: What servers record about statements and sessions.
 LOG_ACTIONS = ("READ", "WRITE", "FUNCTION", "ROLE", "DDL", "MISC", "LOGIN", "LOGOUT", "DENIED")
@@ -83,19 +80,6 @@ class Latest:
     def events(self) -> list[Mapping[str, Any]]:
         """Return them, the latest last; those of the same time as the logs had them."""
         return [event for _time, _number, event in sorted(self._heap)]
-
-
-def as_row(event: Mapping[str, Any]) -> Row:
-    """Return an event as a row for an export."""
-    return [_field(name, event[name]) for name in EVENT_FIELDS]
-
-
-def _field(name: str, value: Any) -> str | None:
-    if value is None:
-        return None
-    if name in DOCUMENTS:
-        return json.dumps(value, ensure_ascii=False)
-    return str(value) if name in NUMBERS else value
 
 
 def _text(moment: datetime | None) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from .._core.policy import SENSITIVE_WORDS
+from .._core.policy import SENSITIVE_PATTERN
 
 _QUOTED = r"(?:'(?:[^'\\]|\\.|'')*(?:'|$)|\"(?:[^\"\\]|\\.|\"\")*(?:\"|$)|\$\$.*?(?:\$\$|$))"
 
@@ -16,11 +16,11 @@ _QUOTED = r"(?:'(?:[^'\\]|\\.|'')*(?:'|$)|\"(?:[^\"\\]|\\.|\"\")*(?:\"|$)|\$\$.*
 #: (or a parameter of a connection) whose name is that of a secret.
 _SECRET = re.compile(
     rf"(\b(?:PASSWORD|IDENTIFIED(?:\s+(?:WITH|VIA)\s+\S+)?\s+(?:BY|AS|USING)(?:\s+PASSWORD)?)\b[\s(=]*[EN]?"
-    rf"|[\w`\"]*(?:{'|'.join(SENSITIVE_WORDS)})[\w`\"]*\s*(?:=|:=|<>|!=)\s*[EN]?)({_QUOTED})",
+    rf"|[\w`\"]*(?:{SENSITIVE_PATTERN})[\w`\"]*\s*(?:=|:=|<>|!=)\s*[EN]?)({_QUOTED})",
     re.IGNORECASE | re.DOTALL,
 )
 _CONNECTION_SECRET = re.compile(r"(\bpassword\s*=\s*)(?![\s'\"\[$(:?@%])([^\s'\",;)]+)", re.IGNORECASE)
-_HINT = re.compile("|".join((*SENSITIVE_WORDS, "identified")), re.IGNORECASE)
+_HINT = re.compile(f"{SENSITIVE_PATTERN}|identified", re.IGNORECASE)
 
 _COMMENTS = re.compile(r"(?:\s+|/\*.*?\*/|--[^\n]*(?:\n|$)|#[^\n]*(?:\n|$)|\()+", re.DOTALL)
 _WORDS = re.compile(r"([A-Za-z]+)(?:\s+([A-Za-z]+))?")
