@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,11 +24,19 @@ VERIFY_SPEC: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is not as it has to be."""
+    """One thing that is not as it has to be.
+
+    :ivar block: the number of the seal that it is about.
+    :ivar id: of a row of the log.
+    :ivar object: a trigger or function.
+    """
 
     type: str
     detail: str
     table: str | None = None
+    block: int | None = None
+    id: int | None = None
+    object: str | None = None
 
 
 def differences(planner: Callable[[], Plan]) -> list[Problem]:
@@ -61,18 +69,20 @@ def report(module: AuditModule, problems: Sequence[Problem], probes: int | None,
     :raises AuditError: when there are problems, unless the user wants only to hear of them.
     """
     types = {problem.type for problem in problems}
+    plain = [{key: value for key, value in asdict(problem).items() if value} for problem in problems]
     module.results.update(
         valid=not problems,
-        problems=[{key: value for key, value in asdict(problem).items() if value} for problem in problems],
+        problems=plain,
         probes=probes or 0,
         recorded=probes is not None and "not_recorded" not in types,
         tampering_refused=probes is not None and "not_refused" not in types,
     )
     if problems and module.params["fail_on_problem"]:
-        raise AuditError(f"{database}: {_summary(problems)}")
+        raise AuditError(f"{database}: {summary(plain)}")
 
 
-def _summary(problems: Sequence[Problem]) -> str:
-    named = "; ".join(f"{problem.type}: {problem.detail}" for problem in problems[:10])
+def summary(problems: Sequence[Mapping[str, Any]]) -> str:
+    """Return problems in one line: the first ten."""
+    named = "; ".join(f"{problem['type']}: {problem['detail']}" for problem in problems[:10])
     more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
     return f"{len(problems)} problems: {named}{more}"

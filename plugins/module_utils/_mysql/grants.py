@@ -18,7 +18,7 @@ from .session import Session
 from .trail_catalog import TrailCatalog
 from .trail_tables import LOG, SEQUENCE, VIEWS
 
-_READABLE = (LOG, "policy", *VIEWS)
+_READABLE = (LOG, "policy", "seal", "seal_state", "seal_inventory", *VIEWS)
 
 
 @dataclass(frozen=True)

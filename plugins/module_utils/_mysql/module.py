@@ -11,6 +11,7 @@ from typing import Any
 from .._core.module import AuditModule
 from .._core.plan import Failure, Plan
 from .apply import apply
+from .rollout_record import recorded
 from .session import PYMYSQL_ERROR, Session, connect, describe, is_lost, pymysql
 
 CONNECTION_SPEC: dict[str, Any] = {
@@ -39,7 +40,8 @@ class MysqlModule(AuditModule):
         return connect(self.params)
 
     def apply(self, plan: Plan, session: Session, lock_timeout: float, lock_retries: int) -> list[Failure]:
-        return apply(plan, session, lock_timeout, lock_retries)
+        with recorded(session, self.params.get("schema")):
+            return apply(plan, session, lock_timeout, lock_retries)
 
     def explain(self, error: Any) -> str:
         place = self.params["login_unix_socket"] or self.params["login_host"] or "the server"

@@ -13,6 +13,7 @@ from .._core.policy import parse_policies
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from . import trail_tables as tables
 from .accounts import ACCOUNTS, CREATE_ACCOUNT, GRANT, LOCK_ACCOUNT, WRITER
+from .canonical import digest
 from .capture import Capture
 from .column import Column
 from .grants import plan_grants, plan_revokes, routine_rights, wanted_rights
@@ -117,6 +118,8 @@ class _Builder:
             self.steps.add(statement, "settings of the partitions are missing", "missing")
         if not self.catalog.has_hash_key:
             self.steps.add(self._hash_key(), "the key of hashed columns is missing", "missing")
+        if not self.catalog.has_chain:
+            self.steps.add(sql(tables.CHAIN, **self.place), "the chain of seals has no name", "missing")
 
     def _hash_key(self) -> Sql:
         modern = not self.session.is_mariadb or self.session.version_number >= (10, 10)
@@ -149,27 +152,28 @@ class _Builder:
                     self.steps.add(right.statement(GRANT, schema), f"{right.account} may execute {routine.name} again")
 
     def views(self) -> None:
-        for name, query in tables.VIEWS.items():
-            digest = hashlib.sha256(query.encode()).hexdigest()
+        for name, template in tables.VIEWS.items():
+            query = sql(template.strip(), digest=digest("d", self.session.vendor), **self.place)
+            source = hashlib.sha256(query.render(self.session).encode()).hexdigest()
             current = self.catalog.views.get(name)
             known = self.catalog.definitions.get(name)
             same = (
                 current is not None
-                and known == [digest, current["digest"]]
+                and known == [source, current["digest"]]
                 and current["definer"] == str(WRITER)
                 and current["security"] == "INVOKER"
             )
             if same:
                 continue
             view = Identifier.of(self.options.schema, name)
-            places = {"definer": WRITER.sql(), "view": view, "query": sql(query.strip(), **self.place)}
+            places = {"definer": WRITER.sql(), "view": view, "query": query}
             reason = f"view {name} is {'altered' if current else 'missing'}"
             self.steps.add(sql(tables.CREATE_VIEW, **places), reason, "altered" if current else "missing")
             self.steps.add(
                 sql(
                     tables.REMEMBER_VIEW,
                     name=Literal(name),
-                    digest=Literal(digest),
+                    digest=Literal(source),
                     schema_name=Literal(self.options.schema),
                     **self.place,
                 ),

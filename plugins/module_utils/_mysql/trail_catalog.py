@@ -82,6 +82,7 @@ GROUP BY p.grantee
 _DEFINITIONS = "SELECT d.object, d.source_digest, d.server_digest FROM {schema}.definition AS d"
 _SETTINGS = "SELECT s.name, s.value FROM {schema}.setting AS s"
 _HAS_KEY = "SELECT COUNT(*) AS number FROM {schema}.hash_key"
+_HAS_CHAIN = "SELECT COUNT(*) AS number FROM {schema}.seal_state"
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class TrailCatalog:
     definitions: dict[str, list[str]] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     has_hash_key: bool = False
+    has_chain: bool = False
 
     @property
     def installed(self) -> bool:
@@ -162,6 +164,8 @@ def _read_content(session: Session, catalog: TrailCatalog) -> None:
         catalog.settings = {row["name"]: row["value"] for row in rows}
     if "hash_key" in catalog.tables:
         catalog.has_hash_key = bool(session.one(_HAS_KEY.replace("{schema}", quoted))["number"])
+    if "seal_state" in catalog.tables:
+        catalog.has_chain = bool(session.one(_HAS_CHAIN.replace("{schema}", quoted))["number"])
 
 
 def _is_locked(session: Session, account: Account) -> bool:

@@ -81,6 +81,50 @@ CREATE TABLE IF NOT EXISTS {schema}.definition (
   server_digest CHAR(64)    NOT NULL
 ) """
     + _AS_LOG,
+    # The chain (_core/seal.py). A seal without a signature waits for the controller's. `ids` are pairs of first and
+    # last, `leaves` 32 bytes a row in the order of their ids.
+    "seal": """
+CREATE TABLE IF NOT EXISTS {schema}.seal (
+  number     BIGINT      NOT NULL PRIMARY KEY,
+  kind       VARCHAR(16) NOT NULL,
+  period     DATE,
+  ids        JSON,
+  first_id   BIGINT,
+  last_id    BIGINT,
+  row_count  BIGINT      NOT NULL,
+  leaves     LONGBLOB,
+  root       BINARY(32),
+  attested   JSON        NOT NULL,
+  sealed_at  DATETIME(6) NOT NULL,
+  previous   CHAR(64),
+  digest     CHAR(64),
+  key_name   CHAR(16),
+  signature  CHAR(128),
+  KEY last_id (last_id, first_id)
+) """
+    + _AS_LOG,
+    # One row. Every row of the log up to `watermark` is in a seal: who could have added one had ended by `marked_at`.
+    # `marks` are ids that the watermark may move up to as soon as the transactions that had written then have ended.
+    "seal_state": """
+CREATE TABLE IF NOT EXISTS {schema}.seal_state (
+  id        TINYINT     NOT NULL PRIMARY KEY,
+  chain     CHAR(36)    NOT NULL,
+  watermark BIGINT      NOT NULL,
+  marked_at DATETIME(6),
+  marks     JSON        NOT NULL
+) """
+    + _AS_LOG,
+    # Triggers, routines and events of ours at the last seal; `version` is when each was made or altered on `server`.
+    "seal_inventory": """
+CREATE TABLE IF NOT EXISTS {schema}.seal_inventory (
+  object      VARCHAR(300) NOT NULL PRIMARY KEY,
+  schema_name VARCHAR(64)  NOT NULL,
+  table_name  VARCHAR(64)  NOT NULL,
+  definition  CHAR(64)     NOT NULL,
+  version     VARCHAR(32)  NOT NULL,
+  server      TEXT         NOT NULL
+) """
+    + _AS_LOG,
     # Carries capture triggers like any audited table: verify's probe changes it and finds itself in the log.
     "probe": """
 CREATE TABLE IF NOT EXISTS {schema}.probe (
@@ -117,12 +161,12 @@ INDEXES = {
     "transaction": "CREATE INDEX transaction ON {schema}.audit_log_data (transaction_id)",
 }
 
+CHAIN = """
+INSERT IGNORE INTO {schema}.seal_state (id, chain, watermark, marks) VALUES (1, UUID(), 0, '[]')
+"""
+
 GUARDS = ("UPDATE", "DELETE")
 GUARD_BODY = "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'audit: the log takes no {event}'"
-
-_CANONICAL = """SHA2(JSON_ARRAY(d.id, CAST(d.changed_at AS CHAR), d.transaction_id, d.action, d.schema_name,
-           d.table_name, d.record_id, d.old_values, d.new_values, d.changed_columns, d.changed_by, d.db_user,
-           d.client_ip, d.application_name, d.context, d.policy_id), 256)"""
 
 VIEWS = {
     "audit_log": """
@@ -137,9 +181,7 @@ SELECT d.id, d.changed_at, d.action, d.schema_name, d.table_name, d.record_id,
        CASE d.action WHEN 'UPDATE' THEN {schema}.overlay(d.old_values, d.new_values) ELSE d.new_values END AS row_after,
        d.changed_columns,
        d.changed_by, d.db_user, d.client_ip, d.application_name, d.context, d.policy_id,
-       """
-    + _CANONICAL
-    + """ AS record_hash
+       {digest} AS record_hash
 FROM {schema}.audit_log_data AS d
 """,
     "audit_logs": """

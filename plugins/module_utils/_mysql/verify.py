@@ -7,23 +7,33 @@
 from __future__ import annotations
 
 from .._core.errors import AuditError
+from .._core.module import SCHEMA_SPEC
 from .._core.plan import Plan
-from .._core.rollout import trigger_options
-from .._core.verification import Problem, differences, expired, report
+from .._core.rollout import TRIGGER_SPEC, trigger_options
+from .._core.seal_step import SEALED_SPEC
+from .._core.seal_step import run as run_step
+from .._core.verification import VERIFY_SPEC, Problem, differences, expired, report
 from . import trail_catalog, trigger_catalog
 from .module import MysqlModule
-from .partitions_module import plan_partitions
+from .partitions_module import PARTITION_SPEC, plan_partitions
+from .seal_store import SealStore
 from .self_test import self_test
 from .session import Session
 from .trail import plan_trail
-from .trail_module import trail_options
+from .trail_module import TRAIL_SPEC, trail_options
 from .trail_options import limitations
 from .triggers import LIMITS, plan_triggers
+
+#: The module's options but those of the connection; its action plugin checks them on the controller too.
+SPEC = {**SCHEMA_SPEC, **TRAIL_SPEC, **PARTITION_SPEC, **TRIGGER_SPEC, **VERIFY_SPEC, **SEALED_SPEC}
 
 
 def verify(module: MysqlModule, session: Session) -> None:
     """Compare the server with what the options ask for, try it out, and report."""
     params = module.params
+    if params["step"]:
+        run_step(module, SealStore(session, params["schema"]))
+        return
     options, triggers = trail_options(params), trigger_options(params, session.database, LIMITS)
     trail = trail_catalog.read(session, options.schema)
     if not trail.installed:

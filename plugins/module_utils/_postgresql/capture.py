@@ -21,6 +21,7 @@ from .._core.policy import Policy
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .function import SAFE_PATH, Function
 from .roles import WRITER
+from .trail_tables import IMAGE_LIMITS
 
 #: What the text of a value depends on in a session; a record must not. An amount of money is thus recorded as locale C
 #: writes it, whatever the currency (measured: 1 µs a row, like every other of these).
@@ -73,6 +74,10 @@ _ROW_IMAGES = """
   BEGIN
     v_old := to_jsonb(OLD);
     v_new := to_jsonb(NEW);
+    IF greatest(pg_column_size(v_old), pg_column_size(v_new)) > {small}
+       AND greatest(octet_length(v_old::text), octet_length(v_new::text)) > {longest} THEN
+      RAISE program_limit_exceeded;
+    END IF;
   EXCEPTION WHEN OTHERS THEN
     IF TG_OP <> 'INSERT' THEN
       v_old := {schema}.safe_image(OLD);
@@ -186,7 +191,7 @@ _STATEMENT_MASK = "CASE WHEN v_masked THEN {schema}.mask({image}, v_redacted, v_
 _STATEMENT_BODY = """
   LOOP
     BEGIN{inserts}      EXIT;
-    EXCEPTION WHEN program_limit_exceeded OR data_exception OR internal_error THEN
+    EXCEPTION WHEN program_limit_exceeded OR data_exception OR internal_error OR check_violation THEN
       IF v_safe THEN
         RAISE;
       END IF;
@@ -237,6 +242,7 @@ def capture_function(
     """
     place: dict[str, Any] = {"schema": Identifier.of(schema), "policy_id": Literal(policy_id)}
     place["who"] = sql(_WHO, **place)
+    place.update(IMAGE_LIMITS)
     work = _row_body(policy, place) if policy.capture == "row" else _statement_body(policy, place)
     capture = Joined("", (sql(_CONTEXT, **place), work))
     if policy.on_failure == "warn":

@@ -54,6 +54,12 @@ EVENT_TRIGGERS = {
 }
 
 
+_RECORD = """
+SELECT {schema}.record_event('DDL', NULL, {name}, NULL, NULL, jsonb_build_object(
+  'event', {command}::text, 'success', true, 'object_type', 'event trigger', 'object', {name}::text))
+"""
+
+
 def plan_event_triggers(
     steps: Transaction, schema: str, events: Sequence[str], current: Mapping[str, Any], version_number: int
 ) -> None:
@@ -68,6 +74,7 @@ def plan_event_triggers(
         elif current.get(name, {}).get("ours"):
             drop = sql("DROP EVENT TRIGGER {trigger}", trigger=Identifier.of(name))
             steps.add(drop, f"events of the kind {wanted.records} are not to be recorded", "altered")
+            _record(steps, schema, name, "DROP EVENT TRIGGER")
 
 
 def recordable(events: Sequence[str], version_number: int) -> list[str]:
@@ -96,6 +103,14 @@ def _plan_present(steps: Transaction, schema: str, name: str, wanted: EventTrigg
             f"event trigger {name} does not fire in every session",
             "disabled" if same else None,
         )
+        if current:
+            _record(steps, schema, name, "ALTER EVENT TRIGGER")
+
+
+def _record(steps: Transaction, schema: str, name: str, command: str) -> None:
+    """Leave a record of what no event trigger sees; a seal that finds the change looks for it."""
+    record = sql(_RECORD, schema=Identifier.of(schema), name=Literal(name), command=Literal(command))
+    steps.add(record, f"what became of event trigger {name} is in the log")
 
 
 def _create(wanted: EventTrigger, **places: Identifier) -> Sql:

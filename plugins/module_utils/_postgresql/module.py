@@ -11,6 +11,7 @@ from typing import Any
 from .._core.module import AuditModule
 from .._core.plan import Failure, Plan
 from .apply import apply
+from .rollout_record import recorded
 from .session import PSYCOPG2_ERROR, Session, connect, psycopg2
 
 CONNECTION_SPEC: dict[str, Any] = {
@@ -49,7 +50,8 @@ class PostgresqlModule(AuditModule):
         return connect(self.params)
 
     def apply(self, plan: Plan, session: Session, lock_timeout: float, lock_retries: int) -> list[Failure]:
-        return apply(plan, session, lock_timeout, lock_retries)
+        with recorded(session, self.params.get("schema")):
+            return apply(plan, session, lock_timeout, lock_retries)
 
     def explain(self, error: Any) -> str:
         text = f"{self.params['login_db']}: {str(error).strip()}"

@@ -13,6 +13,7 @@ from typing import Any
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, Literal, Quoter, sql
 from . import trail_tables as tables
+from .canonical import leaf
 from .event_triggers import plan_event_triggers
 from .function import Function, plan_functions
 from .grants import plan_column_revokes, plan_grants
@@ -37,6 +38,10 @@ $dbfleet$
 # pg_trigger.tgtype: ROW 1, BEFORE 2, INSERT 4, DELETE 8, UPDATE 16, TRUNCATE 32 (PostgreSQL, catalog/pg_trigger.h).
 _STATEMENT_GUARD_TYPE = 2 + 8 + 16 + 32
 _ROW_GUARD_TYPE = 1 + 2 + 8 + 16
+
+
+#: Tables that readers may read besides the log and its views.
+_READABLE = ("policy", "setting", "catalog_snapshot", "seal", "seal_state", "seal_inventory")
 
 
 def plan_trail(options: TrailOptions, catalog: TrailCatalog, quoter: Quoter) -> Plan:
@@ -160,30 +165,36 @@ class _Builder:
     def tables(self) -> None:
         wanted = [("audit_log_id_seq", tables.SEQUENCE), ("audit_log_data", tables.LOG), *tables.TABLES.items()]
         missing = [(name, ddl) for name, ddl in wanted if name not in self.catalog.relations]
-        indexes = [name for name in self.options.indexes if not self._has_index(name)]
+        indexes = {**tables.ID_INDEX, **{name: tables.INDEXES[name] for name in self.options.indexes}}
+        indexes = {name: ddl for name, ddl in indexes.items() if not self._has_index(name)}
         if missing or indexes:
             # As the owner, so that nobody's default privileges apply to what is made here.
             self.steps.add(sql("SET LOCAL ROLE {owner}", owner=Identifier.of(OWNER)), "objects of the trail's owner")
             sequence = Literal(f"{self.quoter.identifier(self.options.schema)}.audit_log_id_seq")
             for name, ddl in missing:
-                self._add(ddl, f"{name} is missing", "missing", sequence=sequence)
-                if name == "audit_log_data":
-                    self._add(tables.LOG_COMMENT, "what hidden_changes means")
+                self._add(ddl, f"{name} is missing", "missing", sequence=sequence, **tables.IMAGE_LIMITS)
+                for reason, more in tables.AFTER_TABLE.get(name, {}).items():
+                    self._add(more, reason)
             if self._tablespace_wanted():
                 self._add(
                     "SET LOCAL default_tablespace = {tablespace}",
                     "where the log's indexes and partitions go",
                     tablespace=Identifier.of(self.options.tablespace or ""),
                 )
-            for name in indexes:
-                self._add(tables.INDEXES[name], f"index {name} is missing", "missing")
+            for name, ddl in indexes.items():
+                self._add(ddl, f"index {name} is missing", "missing")
             if not self.catalog.partitions():
                 self._add(tables.CATCH_ALL, "a place for every row, whatever its time")
                 self._add(tables.ATTACH_CATCH_ALL, "a place for every row, whatever its time")
             self.steps.add(sql("RESET ROLE"), "back to the login")
         self._tablespace()
+        self._content()
+
+    def _content(self) -> None:
         if not self.catalog.has_hash_key:
             self._add(tables.HASH_KEY, "there is no key for the digests of hashed columns", "missing")
+        if not self.catalog.has_chain:
+            self._add(tables.CHAIN, "the chain of seals has no name", "missing")
         for name, value in ((INTERVAL_SETTING, DEFAULT_INTERVAL), (AHEAD_SETTING, str(DEFAULT_AHEAD))):
             if name not in self.catalog.settings:
                 self._add(
@@ -198,7 +209,7 @@ class _Builder:
 
     def views(self) -> None:
         for name, ddl in tables.VIEWS.items():
-            text = sql(ddl, **self.place).render(self.quoter)
+            text = sql(ddl, leaf=leaf("d"), **self.place).render(self.quoter)
             digest = hashlib.sha256(text.encode()).hexdigest()
             current = self.catalog.relations.get(name)
             known = self.catalog.definitions.get(f"view {name}")
@@ -207,6 +218,7 @@ class _Builder:
                     ddl,
                     f"view {name} {'was altered' if current else 'is missing'}",
                     "altered" if current else "missing",
+                    leaf=leaf("d"),
                 )
                 self._add(
                     tables.REMEMBER_VIEW,
@@ -260,9 +272,7 @@ class _Builder:
     def grants(self) -> None:
         readers = (READER, *self.options.readers)
         select = dict.fromkeys(readers, "SELECT")
-        wanted: dict[str, dict[str, str]] = dict.fromkeys(
-            (*tables.VIEWS, "policy", "setting", "catalog_snapshot"), select
-        )
+        wanted: dict[str, dict[str, str]] = dict.fromkeys((*tables.VIEWS, *_READABLE), select)
         wanted["audit_log_data"] = {WRITER: "INSERT", **select}
         wanted["audit_log_id_seq"] = {WRITER: "USAGE"}
         wanted["hash_key"] = {WRITER: "SELECT"}

@@ -108,10 +108,12 @@ SELECT (SELECT jsonb_object_agg(object, jsonb_build_array(source_digest, server_
         FROM {schema}.definition) AS definitions,
        (SELECT jsonb_object_agg(name, value) FROM {schema}.setting) AS settings,
        (SELECT EXISTS (SELECT FROM {schema}.hash_key)) AS has_hash_key,
-       {has_snapshot} AS has_snapshot
+       {has_snapshot} AS has_snapshot,
+       {has_chain} AS has_chain
 """
 
-_HAS_SNAPSHOT = "EXISTS (SELECT FROM {schema}.catalog_snapshot)"
+#: Tables that an older layout may lack, and what is asked of them.
+_CONTENT = {"has_snapshot": "catalog_snapshot", "has_chain": "seal_state"}
 
 
 @dataclass
@@ -132,6 +134,7 @@ class TrailCatalog:
     settings: dict[str, Any] = field(default_factory=dict)
     has_hash_key: bool = False
     has_snapshot: bool = False
+    has_chain: bool = False
 
     @property
     def installed(self) -> bool:
@@ -162,11 +165,12 @@ def read(session: Session, schema: str, roles: list[str]) -> TrailCatalog:
     # A login without these rights is refused with the way to them; reading would be refused without.
     readable = catalog.login.acts_as(OWNER)
     if readable and {"definition", "setting", "hash_key", "audit_log_data"} <= set(catalog.relations):
-        query = _SETTINGS.replace(
-            "{has_snapshot}", _HAS_SNAPSHOT if catalog.relations.get("catalog_snapshot") else "false"
-        )
+        query = _SETTINGS
+        for place, table in _CONTENT.items():
+            there = f"EXISTS (SELECT FROM {{schema}}.{table})" if table in catalog.relations else "false"
+            query = query.replace(f"{{{place}}}", there)
         settings = session.one(query.replace("{schema}", session.identifier(schema)))
         catalog.definitions = settings[0] or {}
         catalog.settings = settings[1] or {}
-        catalog.has_hash_key, catalog.has_snapshot = settings[2:]
+        catalog.has_hash_key, catalog.has_snapshot, catalog.has_chain = settings[2:]
     return catalog

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .attach_functions import attach_functions
+from .canonical import canonical
 from .catalog_snapshot import snapshot_functions
 from .ddl_functions import ddl_functions
 from .event_functions import event_functions, login_function
@@ -87,6 +88,10 @@ BEGIN
     v_text := nullif(current_setting(v_setting, true), '');
     CONTINUE WHEN v_text IS NULL;
     v_value := CASE WHEN octet_length(v_text) <= 65536 THEN {schema}.try_jsonb(v_text) END;
+    -- 1e131071 is short in a setting, and long in a record.
+    IF octet_length(v_value::text) > 262144 THEN
+      v_value := NULL;
+    END IF;
     IF jsonb_typeof(v_value) = 'object' THEN
       v_context := coalesce({schema}.snake_case(v_value), '{}') || v_context;
     ELSIF jsonb_typeof(v_value) IN ('string', 'number') THEN
@@ -216,17 +221,8 @@ _COMPOSITE_KEY = """
   WHERE image IS NOT NULL
 """
 
-# Names every column and takes no value through a session-dependent output function: the text of a record is the same
-# in every session, on every server, for as long as its archive is kept.
 _CANONICAL = """
-  SELECT jsonb_build_object(
-    'id', r.id,
-    'changed_at', to_char(r.changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-    'transaction_id', r.transaction_id::text,
-    'action', r.action, 'schema_name', r.schema_name, 'table_name', r.table_name, 'record_id', r.record_id,
-    'old_values', r.old_values, 'new_values', r.new_values, 'hidden_changes', r.hidden_changes,
-    'changed_by', r.changed_by, 'db_user', r.db_user, 'client_ip', host(r.client_ip),
-    'application_name', r.application_name, 'context', r.context, 'policy_id', r.policy_id)::text
+  SELECT {text}
 """
 
 
@@ -260,7 +256,7 @@ def trail_functions(options: TrailOptions, version_number: int) -> list[Function
         *attach_functions(schema, applications),
         Function(
             "canonical",
-            sql(_CANONICAL),
+            sql(_CANONICAL, text=canonical("r")),
             "r {schema}.audit_log_data",
             "text",
             "sql",

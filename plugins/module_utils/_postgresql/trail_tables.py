@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from .._core.sql import Literal
+
 #: Raised with every change of layout; kept in the schema's comment.
 TRAIL_VERSION = 1
 
@@ -29,9 +31,16 @@ CREATE TABLE {schema}.audit_log_data (
   client_ip        inet,
   application_name text,
   context          jsonb,
-  policy_id        int
+  policy_id        int,
+  CONSTRAINT audit_log_image_length CHECK (
+    coalesce(greatest(pg_column_size(old_values), pg_column_size(new_values)), 0) <= {small}
+    OR greatest(octet_length(old_values::text), octet_length(new_values::text)) <= {longest})
 ) PARTITION BY RANGE (changed_at)
 """
+
+#: The text of a row must fit into 1 GB, or nobody could ever read or seal it. What is small as jsonb (bytes) is never
+#: too long as text, although jsonb holds 1e131071 in a few bytes.
+IMAGE_LIMITS = {"small": Literal(8192), "longest": Literal(268435456)}
 
 LOG_COMMENT = """
 COMMENT ON COLUMN {schema}.audit_log_data.hidden_changes IS
@@ -94,6 +103,47 @@ CREATE TABLE {schema}.definition (
   server_digest text NOT NULL
 )
 """,
+    # The chain (_core/seal.py). A seal without a signature waits for the controller's.
+    "seal": """
+CREATE TABLE {schema}.seal (
+  number     bigint PRIMARY KEY,
+  kind       text        NOT NULL,
+  period     date,
+  ids        int8multirange,
+  row_count  bigint      NOT NULL DEFAULT 0,
+  leaves     bytea,
+  root       bytea,
+  attested   jsonb       NOT NULL DEFAULT '{}',
+  sealed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+  previous   text,
+  digest     text,
+  key        text,
+  signature  text
+)
+""",
+    # One row. Every row of the log up to `watermark` is in a seal: who could have added one had ended by `marked_at`.
+    # `marks` are ids that the watermark may move up to as soon as the transactions that held the log then have ended.
+    "seal_state": """
+CREATE TABLE {schema}.seal_state (
+  chain     uuid        NOT NULL DEFAULT gen_random_uuid(),
+  watermark bigint      NOT NULL DEFAULT 0,
+  marked_at timestamptz,
+  marks     jsonb       NOT NULL DEFAULT '[]'
+)
+""",
+    # Triggers and functions of ours at the last seal; `version` is the row's xmin in the catalogue, `relation` the OID
+    # of a trigger's table.
+    "seal_inventory": """
+CREATE TABLE {schema}.seal_inventory (
+  object      text PRIMARY KEY,
+  schema_name text,
+  table_name  text   NOT NULL,
+  relation    bigint NOT NULL,
+  definition  text   NOT NULL,
+  version     bigint NOT NULL,
+  cluster     text   NOT NULL
+)
+""",
     # What no event trigger sees, as it was at `seen_at`.
     "catalog_snapshot": """
 CREATE TABLE {schema}.catalog_snapshot (
@@ -105,6 +155,20 @@ CREATE TABLE {schema}.catalog_snapshot (
 )
 """,
 }
+
+#: What a new table gets besides its columns, with the reason.
+AFTER_TABLE = {
+    "audit_log_data": {"what hidden_changes means": LOG_COMMENT},
+    "seal": {
+        "hashes do not compress": "ALTER TABLE {schema}.seal ALTER COLUMN leaves SET STORAGE EXTERNAL",
+        "a sealing run reads the latest seals": "CREATE INDEX seal_last_id_idx ON {schema}.seal (upper(ids))",
+        "every run asks which seals are not signed": (
+            "CREATE INDEX seal_pending_idx ON {schema}.seal (number) WHERE signature IS NULL"
+        ),
+    },
+}
+
+CHAIN = "INSERT INTO {schema}.seal_state DEFAULT VALUES"
 
 #: A random 32-byte key, known to nobody: two UUIDs carry 244 random bits.
 HASH_KEY = """
@@ -119,6 +183,9 @@ WITH secret AS (
 )
 INSERT INTO {schema}.hash_key SELECT inner_pad, outer_pad FROM pads
 """
+
+#: Leads from an id to the few pages that can hold it; next to nothing for writers, for ids ascend as rows are added.
+ID_INDEX = {"id": "CREATE INDEX audit_log_id_idx ON {schema}.audit_log_data USING brin (id)"}
 
 #: What `indexes` may ask for; each is one btree that every audited change has to write.
 INDEXES = {
@@ -154,7 +221,7 @@ CREATE OR REPLACE VIEW {schema}.audit_history AS
     + _CHANGED_COLUMNS
     + """ AS changed_columns,
          d.changed_by, d.db_user, d.client_ip, d.application_name, d.context, d.policy_id,
-         encode(sha256(convert_to({schema}.canonical(d), 'UTF8')), 'hex') AS record_hash
+         encode({leaf}, 'hex') AS record_hash
   FROM {schema}.audit_log_data AS d
 """,
     "audit_logs": """

@@ -7,26 +7,36 @@
 from __future__ import annotations
 
 from .._core.errors import AuditError
+from .._core.module import SCHEMA_SPEC
 from .._core.plan import Plan
-from .._core.rollout import trigger_options
-from .._core.verification import Problem, differences, expired, report
+from .._core.rollout import TRIGGER_SPEC, trigger_options
+from .._core.seal_step import SEALED_SPEC
+from .._core.seal_step import run as run_step
+from .._core.verification import VERIFY_SPEC, Problem, differences, expired, report
 from .catalog_snapshot import catalog_changes
 from .login import limitations
 from .module import PostgresqlModule
-from .partitions_module import plan_partitions
+from .partitions_module import PARTITION_SPEC, plan_partitions
 from .roles import OWNER, WRITER
+from .seal_store import SealStore
 from .self_test import self_test
 from .session import Session
 from .trail import plan_trail
 from .trail_catalog import TrailCatalog
-from .trail_module import trail_options
+from .trail_module import TRAIL_SPEC, trail_options
 from .triggers import plan_triggers
 from .triggers_module import read
+
+#: The module's options but those of the connection; its action plugin checks them on the controller too.
+SPEC = {**SCHEMA_SPEC, **TRAIL_SPEC, **PARTITION_SPEC, **TRIGGER_SPEC, **VERIFY_SPEC, **SEALED_SPEC}
 
 
 def verify(module: PostgresqlModule, session: Session) -> None:
     """Compare the database with what the options ask for, try it out, and report."""
     params = module.params
+    if params["step"]:
+        run_step(module, SealStore(session, params["schema"]))
+        return
     trail, triggers = trail_options(params), trigger_options(params, session.database)
     everything = read(session, trail.schema, trail.roles())
     catalog = everything.trail

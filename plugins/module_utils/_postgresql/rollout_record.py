@@ -1,0 +1,58 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The record that a rollout leaves of the objects it has changed, where the log is sealed and gets no DDL.
+
+Elsewhere event triggers record what a rollout does. Without them (a login that is no superuser, `events` without ddl),
+the next seal would find objects that were altered, and nothing in the log that says by whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .._core.sql import Identifier, Literal, sql
+from .seal_inventory import EVENT, Inventory
+from .session import Session
+
+_EXISTS = "SELECT to_regclass({inventory}) IS NOT NULL AS made"
+
+_WANTED = """
+SELECT EXISTS (SELECT FROM {schema}.seal_inventory)
+   AND NOT EXISTS (SELECT FROM pg_event_trigger AS e
+                   WHERE e.evtname = 'dbfleet_audit_record_ddl' AND e.evtenabled <> 'D') AS wanted
+"""
+
+# In the name of the schema, which log_event() leaves empty: no application can write such a record.
+_RECORD = """
+SELECT {schema}.record_event('EVENT', {schema_text}, {event}, NULL, NULL, {document}::jsonb)
+"""
+
+
+@contextmanager
+def recorded(session: Session, schema: str | None) -> Iterator[None]:
+    """Record which of the objects that the last seal knows are others afterwards; nothing where nothing is sealed."""
+    if not (schema and _is_made(session, schema) and _is_wanted(session, schema)):
+        yield
+        return
+    inventory = Inventory(session, schema)
+    before = inventory.altered()
+    yield
+    if not _is_made(session, schema):
+        return
+    changed = sorted(inventory.altered() - before)
+    if changed:
+        document = Literal({"event": EVENT, "success": True, "objects": changed})
+        places = {"schema": Identifier.of(schema), "schema_text": Literal(schema), "event": Literal(EVENT)}
+        session.execute(sql(_RECORD, document=document, **places).render(session))
+
+
+def _is_made(session: Session, schema: str) -> bool:
+    inventory = Literal(f"{session.identifier(schema)}.seal_inventory")
+    return bool(session.one(sql(_EXISTS, inventory=inventory).render(session)).made)
+
+
+def _is_wanted(session: Session, schema: str) -> bool:
+    return bool(session.one(sql(_WANTED, schema=Identifier.of(schema)).render(session)).wanted)
