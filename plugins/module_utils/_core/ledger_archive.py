@@ -1,0 +1,223 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether a ledger, and archives of the rows that it speaks of, are what they were: without a database.
+
+An archive's lines are rows' canonical texts, in the order of their ids. They are read once, and no more of them is kept
+than one hash for each seal.
+"""
+
+from __future__ import annotations
+
+import bisect
+import gzip
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from . import ledger_check
+from .errors import AuditError
+from .seal import ROWS, Entry, Seal, ranges, within
+from .verification import Problem
+
+#: Ids that a problem names.
+NAMED = 20
+
+#: Problems of rows that a run tells of, all archives together.
+MOST = 1000
+
+_GZIP = b"\x1f\x8b"
+_ID = re.compile(rb'\{"id": ?(\d+)[,}]')
+
+
+class Block:
+    """A seal's rows, as lines come in.
+
+    :ivar rows: lines that were read.
+    :ivar missing: ids that were not there, the first of them.
+    """
+
+    def __init__(self, seal: Seal) -> None:
+        self.seal = seal
+        self.rows = self.absent = 0
+        self.missing: list[int] = []
+        self._root = hashlib.sha256()
+        self._expected = _every(seal.ids)
+        self._next = next(self._expected, None)
+
+    def add(self, number: int, line: bytes) -> bool:
+        """Take the line of an id; tell whether it is the first one of that id, in the order of ids."""
+        while self._next is not None and self._next < number:
+            self._pass()
+        if self._next != number:
+            return False
+        self._root.update(hashlib.sha256(line).digest())
+        self.rows += 1
+        self._next = next(self._expected, None)
+        return True
+
+    def finish(self) -> None:
+        """Count what did not come."""
+        while self._next is not None:
+            self._pass()
+
+    def intact(self) -> bool:
+        """Tell whether the lines are those that were sealed."""
+        return not self.absent and self._root.hexdigest() == self.seal.root
+
+    def _pass(self) -> None:
+        if len(self.missing) < NAMED:
+            self.missing.append(self._next)
+        self.absent += 1
+        self._next = next(self._expected, None)
+
+
+class ArchiveCheck:
+    """The comparison of archives with a ledger.
+
+    :ivar rows: lines that were compared.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.rows = 0
+        self.problems: list[Problem] = []
+        self._entries = entries
+        self._blocks: dict[int, Block] = {}
+        # After a restore, ids of seals that it took away are given to other rows.
+        lost = ledger_check.lost_seals(entries)
+        self._seals = {
+            entry.seal.number: entry.seal
+            for entry in entries
+            if entry.seal.kind == ROWS and not within(entry.seal.number, lost)
+        }
+        owned = sorted((first, last, seal.number) for seal in self._seals.values() for first, last in seal.ids)
+        self._firsts = [first for first, _last, _number in owned]
+        self._owned = owned
+
+    def read(self, path: str) -> None:
+        """Compare an archive's lines.
+
+        :raises AuditError: when it cannot be read to its end.
+        """
+        for position, line in enumerate(lines_of(path), 1):
+            self._line(line, f"line {position} of {path}")
+
+    def finish(self, first_day: str | None, last_day: str | None) -> None:
+        """Compare what came with what there must be: all rows of the days that the archives speak of.
+
+        :param first_day: the first of these days, as YYYY-MM-DD; that of the archives unless given.
+        :param last_day: the last of them.
+        """
+        days = [block.seal.period or "" for block in self._blocks.values()]
+        first, last = first_day or min(days, default="9"), last_day or max(days, default="0")
+        for number, seal in self._seals.items():
+            if first <= (seal.period or "") <= last and number not in self._blocks:
+                self._blocks[number] = Block(seal)
+        accepted = {known.get("block") for known in ledger_check.accepted(self._entries) if known.get("id") is not None}
+        for number in sorted(self._blocks):
+            block = self._blocks[number]
+            block.finish()
+            # What the key's holder has accepted is not what was sealed, so the hash of all rows says nothing any more.
+            if number not in accepted and not block.intact():
+                self._tell(_problem(block))
+
+    def _line(self, line: bytes, where: str) -> None:
+        found = _ID.match(line)
+        if not found:
+            self._tell(Problem("unreadable_line", f"{where} is not the canonical text of a row"))
+            return
+        number = int(found[1])
+        block = self._block(number)
+        if block is None:
+            self._tell(Problem("inserted_row", f"{where}: row {number} is in no seal", id=number))
+            return
+        self.rows += 1
+        if not block.add(number, line):
+            self._tell(
+                Problem(
+                    "duplicate_id",
+                    f"seal {block.seal.number}: {where}: row {number} was there before, or comes after a higher id",
+                    block=block.seal.number,
+                    id=number,
+                )
+            )
+
+    def _block(self, number: int) -> Block | None:
+        index = bisect.bisect_right(self._firsts, number) - 1
+        if index < 0 or self._owned[index][1] < number:
+            return None
+        seal = self._seals[self._owned[index][2]]
+        if seal.number not in self._blocks:
+            self._blocks[seal.number] = Block(seal)
+        return self._blocks[seal.number]
+
+    def _tell(self, problem: Problem) -> None:
+        if len(self.problems) < MOST:
+            self.problems.append(problem)
+
+
+def verify(
+    entries: Sequence[Entry], digests: Sequence[str], keys: Any, archives: Iterable[str], days: tuple[Any, Any]
+) -> tuple[list[Problem], int]:
+    """Return what is wrong with a ledger and archives, and how many lines were compared.
+
+    :param digests: what each line of the ledger calls its own digest.
+    :param keys: trusted keys by name.
+    :param days: the first and the last day of which all rows must be there, or None for those of the archives.
+    """
+    problems = ledger_check.check_ledger(entries, digests, keys)
+    accepted = [_identity(known) for known in ledger_check.accepted(entries)]
+    problems += [problem for problem in ledger_check.unexplained(entries) if _identity(vars(problem)) not in accepted]
+    check = ArchiveCheck(entries)
+    given = False
+    for path in archives:
+        given = True
+        check.read(path)
+    if given:
+        check.finish(*days)
+    return problems + check.problems, check.rows
+
+
+def lines_of(path: str) -> Iterator[bytes]:
+    """Give the lines of a file, compressed with gzip or not, without their ends.
+
+    :raises AuditError: when it cannot be read to its end.
+    """
+    try:
+        with open(path, "rb") as probe:
+            compressed = probe.read(2) == _GZIP
+        with gzip.open(path) if compressed else open(path, "rb") as file:
+            for line in file:
+                yield line.rstrip(b"\n")
+    except (OSError, EOFError, zlib.error) as error:
+        raise AuditError(f"{path} cannot be read to its end: {error}") from None
+
+
+def _every(pairs: Iterable[tuple[int, int]]) -> Iterator[int]:
+    for first, last in pairs:
+        yield from range(first, last + 1)
+
+
+def _problem(block: Block) -> Problem:
+    seal = block.seal
+    if block.absent:
+        named = ", ".join(_pair(pair) for pair in ranges(block.missing))
+        more = f" and {block.absent - len(block.missing)} more" if block.absent > len(block.missing) else ""
+        detail = f"seal {seal.number}: rows that were sealed are missing ({block.absent}): {named}{more}"
+        return Problem("deleted_row", detail, block=seal.number, id=block.missing[0])
+    among = ", ".join(_pair(pair) for pair in seal.ids[:NAMED])
+    return Problem(
+        "modified_row", f"seal {seal.number}: a row of these is not what was sealed: {among}", block=seal.number
+    )
+
+
+def _pair(pair: tuple[int, int]) -> str:
+    first, last = pair
+    return f"{first}-{last}" if last > first else str(first)
+
+
+def _identity(fields: Any) -> tuple[Any, ...]:
+    return tuple(fields.get(name) for name in ("type", "block", "id", "object"))
