@@ -14,6 +14,8 @@ description:
     difference is a problem.
   - Changes a table of the trail's that carries the same triggers as audited tables, finds the changes in the log with
     their user, then tries to change the log and has to be refused. All of it is rolled back and leaves nothing behind.
+  - With O(ledger) and O(public_key), which are files on the controller, checks every seal and every row of the log
+    against what was signed, and names the rows that are not what they were.
   - On a read-only server, only the comparison is made.
 version_added: 0.1.0
 author:
@@ -26,6 +28,7 @@ extends_documentation_fragment:
   - dbfleet.audit.mysql_partitions
   - dbfleet.audit.policies
   - dbfleet.audit.verify
+  - dbfleet.audit.seals
 options: {}
 """
 
@@ -34,6 +37,13 @@ EXAMPLES = r"""
   dbfleet.audit.mysql_audit_verify:
     policies:
       - tables: ["shop.*"]
+
+- name: And is what was recorded what it was?
+  dbfleet.audit.mysql_audit_verify:
+    policies:
+      - tables: ["shop.*"]
+    public_key: [/etc/dbfleet/seal.pub]
+    ledger: "/var/lib/dbfleet/ledger/{{ inventory_hostname }}/server.jsonl"
 """
 
 RETURN = r"""
@@ -47,11 +57,39 @@ problems:
     - What is not as it has to be. C(type) is V(missing), V(altered), V(disabled), V(grant), V(refused),
       V(exception_expired), V(not_recorded) or V(not_refused).
       C(table) is what a rollout would call the place.
+    - Of seals V(modified_row), V(deleted_row), V(inserted_row), V(duplicate_id), V(backdated_row), V(altered_block),
+      V(missing_block), V(not_in_ledger), V(broken_chain), V(bad_signature), V(unknown_key), V(altered_between_seals)
+      and V(unsealed), with C(block), the number of the seal, and C(id) of the row.
   returned: when the trail is installed
   type: list
   elements: dict
   sample:
     - {"type": "missing", "detail": "shop.users: the trigger for AFTER UPDATE is missing", "table": "shop.users"}
+rows_checked:
+  description: Number of rows of the log that were compared.
+  returned: with O(ledger)
+  type: int
+  sample: 182044
+blocks_checked:
+  description: Number of seals that were compared with the ledger.
+  returned: with O(ledger)
+  type: int
+  sample: 12
+first_tampered_id:
+  description: The lowest id of a row that is not what was sealed, or none.
+  returned: with O(ledger)
+  type: int
+  sample: null
+unsealed:
+  description: Number of rows that are in no seal yet.
+  returned: with O(ledger)
+  type: int
+  sample: 311
+seal_state:
+  description: What a sealing run that was cut off has left to the next one; empty when there is nothing. No problem.
+  returned: with O(ledger)
+  type: str
+  sample: "seal 12 is in the ledger, but not yet signed in the database; the next sealing run completes it"
 probes:
   description: 1 when capture was proven by changes of the probe table, else 0.
   returned: when the trail is installed
@@ -90,17 +128,12 @@ seconds:
   sample: 0.2
 """
 
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import SCHEMA_SPEC
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.rollout import TRIGGER_SPEC
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.verification import VERIFY_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.module import MysqlModule
-from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.partitions_module import PARTITION_SPEC
-from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.trail_module import TRAIL_SPEC
-from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.verify import verify
+from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.verify import SPEC, verify
 
 
 def main() -> None:
-    MysqlModule({**SCHEMA_SPEC, **TRAIL_SPEC, **PARTITION_SPEC, **TRIGGER_SPEC, **VERIFY_SPEC}).run(verify)
+    MysqlModule(SPEC).run(verify)
 
 
 if __name__ == "__main__":

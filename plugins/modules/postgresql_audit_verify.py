@@ -14,7 +14,9 @@ description:
     every difference is a problem.
   - Makes a probe change through the capture function of every policy and finds it in the log with its user, then
     tries to change the log and has to be refused. All of it is rolled back and leaves nothing behind.
-  - On a standby, only the comparison is made.
+  - With O(ledger) and O(public_key), which are files on the controller, checks every seal and every row of the log
+    against what was signed, and names the rows that are not what they were.
+  - On a standby, only the comparisons are made.
 version_added: 0.1.0
 author:
   - dbfleet.audit contributors (@dbfleet)
@@ -25,6 +27,7 @@ extends_documentation_fragment:
   - dbfleet.audit.partitions
   - dbfleet.audit.policies
   - dbfleet.audit.verify
+  - dbfleet.audit.seals
 options: {}
 """
 
@@ -34,6 +37,14 @@ EXAMPLES = r"""
     login_db: shop
     policies:
       - tables: ["public.*"]
+
+- name: And is what was recorded what it was?
+  dbfleet.audit.postgresql_audit_verify:
+    login_db: shop
+    policies:
+      - tables: ["public.*"]
+    public_key: [/etc/dbfleet/seal.pub]
+    ledger: "/var/lib/dbfleet/ledger/{{ inventory_hostname }}/shop.jsonl"
 """
 
 RETURN = r"""
@@ -48,11 +59,39 @@ problems:
       V(exception_expired), V(not_recorded), V(not_refused) or V(not_probed) (the database is read-only,
       guarded from this login by a superuser's event triggers, or in reach of others who could run code as this one).
       C(table) is what a rollout would call the place.
+    - Of seals V(modified_row), V(deleted_row), V(inserted_row), V(duplicate_id), V(backdated_row), V(altered_block),
+      V(missing_block), V(not_in_ledger), V(broken_chain), V(bad_signature), V(unknown_key), V(altered_between_seals)
+      and V(unsealed), with C(block), the number of the seal, and C(id) of the row.
   returned: when the trail is installed
   type: list
   elements: dict
   sample:
     - {"type": "missing", "detail": "public.users: dbfleet_audit_update is missing", "table": "public.users"}
+rows_checked:
+  description: Number of rows of the log that were compared.
+  returned: with O(ledger)
+  type: int
+  sample: 182044
+blocks_checked:
+  description: Number of seals that were compared with the ledger.
+  returned: with O(ledger)
+  type: int
+  sample: 12
+first_tampered_id:
+  description: The lowest id of a row that is not what was sealed, or none.
+  returned: with O(ledger)
+  type: int
+  sample: null
+unsealed:
+  description: Number of rows that are in no seal yet.
+  returned: with O(ledger)
+  type: int
+  sample: 311
+seal_state:
+  description: What a sealing run that was cut off has left to the next one; empty when there is nothing. No problem.
+  returned: with O(ledger)
+  type: str
+  sample: "seal 12 is in the ledger, but not yet signed in the database; the next sealing run completes it"
 probes:
   description: Number of policies whose capture was proven by a probe change.
   returned: when the trail is installed
@@ -101,17 +140,12 @@ seconds:
   sample: 0.2
 """
 
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import SCHEMA_SPEC
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.rollout import TRIGGER_SPEC
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.verification import VERIFY_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import PostgresqlModule
-from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.partitions_module import PARTITION_SPEC
-from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.trail_module import TRAIL_SPEC
-from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.verify import verify
+from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.verify import SPEC, verify
 
 
 def main() -> None:
-    PostgresqlModule({**SCHEMA_SPEC, **TRAIL_SPEC, **PARTITION_SPEC, **TRIGGER_SPEC, **VERIFY_SPEC}).run(verify)
+    PostgresqlModule(SPEC).run(verify)
 
 
 if __name__ == "__main__":

@@ -181,14 +181,15 @@ def rollout_lines(collected: Sequence[Mapping[str, Any]], host: str) -> list[str
     """Return the line that a person wants of each target after a rollout."""
     lines = []
     for outcome in collected:
-        where = _where(host, outcome["name"])
+        where = heading(host, outcome["name"])
         parts = _coverage(outcome["result"]) + (["FAILED"] if outcome["failure"] else [])
         lines.append(where + ", ".join([*parts, f"{outcome['seconds']} s"]))
         lines += [f"{where}limitation: {limitation}" for limitation in outcome["limitations"]]
     return lines
 
 
-def _where(host: str, name: str) -> str:
+def heading(host: str, name: str) -> str:
+    """Return what the line of a host's database, or of a whole server, begins with."""
     return f"{host} {name}: " if name else f"{host}: "
 
 
@@ -213,7 +214,7 @@ def proof_lines(results: Sequence[Mapping[str, Any]], names: Sequence[str], host
     """
     lines = []
     for name, result in zip(names, results):
-        where = _where(host, name)
+        where = heading(host, name)
         if result.get("failed"):
             lines.append(f"FAILED {where}{result['msg']}")
             continue
@@ -221,10 +222,12 @@ def proof_lines(results: Sequence[Mapping[str, Any]], names: Sequence[str], host
         proven = [
             _proven(result, name, replica),
             *(["tampering refused"] if result["tampering_refused"] else []),
-            _counted(len(problems), "problem", "problems"),
+            *_sealed(result),
+            counted(len(problems), "problem"),
         ]
         lines.append(("OK " if result["valid"] else "FAILED ") + where + ", ".join(proven))
         lines += [f"  {problem['type']}: {problem['detail']}" for problem in problems]
+        lines += [f"  {result['seal_state']}"] if result.get("seal_state") else []
         lines += _unrecorded(result.get("catalog_changes", []))
     return lines
 
@@ -235,7 +238,13 @@ def _proven(result: Mapping[str, Any], name: str, replica: str) -> str:
     if not result["recorded"]:
         return "not probed"
     # A whole server is probed by one table of its trail, a database by every policy.
-    return _counted(result["probes"], "policy", "policies") + " probed" if name else "probe recorded"
+    return counted(result["probes"], "policy", "policies") + " probed" if name else "probe recorded"
+
+
+def _sealed(result: Mapping[str, Any]) -> list[str]:
+    if "blocks_checked" not in result:
+        return []
+    return [f"{counted(result['blocks_checked'], 'seal')} and {counted(result['rows_checked'], 'row')} verified"]
 
 
 def _unrecorded(changes: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -248,15 +257,16 @@ def _unrecorded(changes: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _counted(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number of things in words: 1 policy, 4,211 rows."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def removal_lines(wanted: Sequence[Mapping[str, Any]], host: str, dropped: bool, predicted: bool) -> list[str]:
     """Return the line that says of each target what became of its log when auditing was taken out."""
     removed = f"auditing {'would be ' if predicted else ''}removed, "
     return [
-        _where(host, target["name"])
+        heading(host, target["name"])
         + removed
         + ("the log dropped with all its rows" if dropped else f"the rows kept in {target['schema']}.audit_log")
         for target in wanted

@@ -1,0 +1,70 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+attributes:
+  action:
+    description: Keys and ledger stay on the controller; the host only sees signatures.
+    support: full
+  async:
+    description: The work is cut into calls that each end in time, see O(call_seconds).
+    support: none
+  check_mode:
+    description: Says how many ids there are to look through; seals and signs nothing.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+options:
+  ledger:
+    description:
+      - Path on the controller of the file that seals are added to, one line each. Must be given; made, with its
+        directory, when it is missing.
+      - Or a URL (V(s3://bucket/ledger/pg3/shop), V(abfs://...)) below which every addition becomes an object; the
+        controller's Python then needs C(fsspec) with C(s3fs) or C(adlfs). A bucket that locks its objects makes the
+        ledger one that nobody can cut.
+      - Whoever can change both the database and this file can still not sign. Who can cut the ends off both can make
+        the last seals be forgotten, so copy the file to where nobody can.
+    type: str
+  signing_key:
+    description: Ed25519 private key on the controller, a PEM file as C(openssl genpkey -algorithm ed25519) makes it.
+    type: path
+  signing_key_content:
+    description: The private key as text, from a vault for example, instead of O(signing_key).
+    type: str
+  signing_key_passphrase:
+    description: What the private key is encrypted with, if it is.
+    type: str
+  previous_signing_key:
+    description: The old private key, needed once to change keys; both keys sign the change.
+    type: path
+  previous_signing_key_content:
+    description: The old private key as text.
+    type: str
+  previous_signing_key_passphrase:
+    description: What the old private key is encrypted with, if it is.
+    type: str
+  resync:
+    description:
+      - A reason. Accepts the database as it is now, with a signed entry that says so. For a restore to an earlier time,
+        a failover that lost the last seals, or rows that were taken out on purpose.
+      - Every problem that there is at this moment is named in the entry; verification reports it no more. Others it
+        does.
+    type: str
+  block_rows:
+    description: Ids that one seal is made of at most.
+    type: int
+    default: 100000
+  call_seconds:
+    description: Seconds of work that one call of the host may take; long work is as many calls as it needs.
+    type: float
+    default: 20.0
+  step:
+    description: What the action plugin asks of the host; not for playbooks.
+    type: dict
+"""

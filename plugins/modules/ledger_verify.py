@@ -1,0 +1,134 @@
+#!/usr/bin/python
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: ledger_verify
+short_description: Verify a ledger of seals, and archives of the rows, without a database
+description:
+  - Compares a ledger's chain and signatures with public keys, and archives with the ledger. It needs these files and
+    nothing else, so an auditor can run it years after the database is gone.
+  - An archive has the canonical text of a row in each line, in the order of their ids, compressed with gzip or not.
+    Each is read once; no more of it is kept in memory than one hash for each seal.
+  - A ledger has one hash for all rows of a seal. Lines that were changed are named by their seal, lines that are
+    missing or were added by their id as well.
+version_added: 0.1.0
+author:
+  - dbfleet.audit contributors (@dbfleet)
+attributes:
+  check_mode:
+    description: It only reads, in check mode too.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+options:
+  ledger:
+    description: Ledger of one log.
+    type: path
+    required: true
+  public_key:
+    description:
+      - Ed25519 public keys, PEM files as C(openssl pkey -pubout) makes them. One is enough after changes of the key.
+    type: list
+    elements: path
+    required: true
+  archives:
+    description:
+      - Archives of the same log. Without any, the ledger alone is verified.
+      - The rows of a day are in one of them, or in several that are named in the order of their ids.
+    type: list
+    elements: path
+    default: []
+  first_day:
+    description:
+      - First day, in UTC, of which all rows must be there, as V(2026-10-01); that of the first row in the archives
+        unless given.
+    type: str
+  last_day:
+    description: Last day of which all rows must be there; that of the last row in the archives unless given.
+    type: str
+  digest:
+    description:
+      - Digest of a seal that was noted at some time. The ledger must have it, or its end was cut off since, or all of
+        it was made anew.
+    type: str
+  fail_on_problem:
+    description: Whether a problem makes the module fail. Either way it returns them.
+    type: bool
+    default: true
+requirements:
+  - cryptography
+seealso:
+  - module: dbfleet.audit.postgresql_audit_verify
+    description: Compares the ledger with the database itself, and names each row.
+"""
+
+EXAMPLES = r"""
+- name: Verify last year without a database
+  dbfleet.audit.ledger_verify:
+    ledger: /mnt/copy/pg3/shop.jsonl
+    public_key: [/mnt/copy/seal.pub]
+    archives:
+      - /mnt/archive/pg3/shop/audit_log_2025-01.jsonl.gz
+      - /mnt/archive/pg3/shop/audit_log_2025-02.jsonl.gz
+    first_day: "2025-01-01"
+    last_day: "2025-02-28"
+"""
+
+RETURN = r"""
+valid:
+  description: Whether no problem was found.
+  returned: always
+  type: bool
+  sample: true
+problems:
+  description:
+    - What is not as it was. C(type) is one of those of M(dbfleet.audit.postgresql_audit_verify), or V(unreadable_line).
+      C(block) is the number of the seal, C(id) that of a row, where they are known.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{"type": "modified_row", "block": 7, "detail": "seal 7: a row of these is not what was sealed: 501-730"}]
+seals:
+  description: Number of the ledger's seals.
+  returned: always
+  type: int
+  sample: 812
+rows_checked:
+  description: Number of lines that were compared with a seal.
+  returned: always
+  type: int
+  sample: 1820441
+last_digest:
+  description: Digest of the last seal; null without any.
+  returned: always
+  type: str
+  sample: 5f0b2c1d9f0e4a4c8e2f6b9d8a7c5e3f1b0d2c4e6f8a9b7c5d3e1f0a2b4c6d8e
+last_sealed_at:
+  description: When it was made, UTC; null without any.
+  returned: always
+  type: str
+  sample: "2026-11-20T19:03:07.123456Z"
+seconds:
+  description: How long the module ran, in seconds.
+  returned: always
+  type: float
+  sample: 4.2
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_module import LEDGER_SPEC, check
+
+
+def main() -> None:
+    check(AnsibleModule(LEDGER_SPEC, supports_check_mode=True))
+
+
+if __name__ == "__main__":
+    main()

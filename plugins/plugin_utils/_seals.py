@@ -1,0 +1,99 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the role audit_seal works out on the controller: where ledgers are, what cannot be meant, what was sealed."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._rollout import counted, heading
+
+
+def ledger_path(directory: str, server: str, database: str = "") -> str:
+    """Return the path, or URL, of the ledger of a database, or of a whole server, whose database is empty.
+
+    Names are percent-encoded, so that no name leaves the directory and no two names share a file.
+    """
+    parts = [_file_name(part) for part in (server, database) if part]
+    return os.path.join(directory, *parts) + ".jsonl"
+
+
+def _file_name(name: str) -> str:
+    encoded = quote(name, safe="")
+    return f"%2E{encoded[1:]}" if encoded.startswith(".") else encoded
+
+
+def seal_problems(given: Mapping[str, Any], hosts: Sequence[str]) -> list[str]:
+    """Return what is wrong with the variables of sealing, before a server is asked.
+
+    :param given: values by the names of the variables, without their prefix.
+    :param hosts: those that the run is about.
+    """
+    problems = [
+        f"audit_seal_{name} and audit_seal_{name}_content are both set; one key is enough"
+        for name in ("signing_key", "previous_signing_key")
+        if given[name] and given[f"{name}_content"]
+    ]
+    if not (given["signing_key"] or given["signing_key_content"]):
+        problems.append(
+            "audit_seal_signing_key is missing: the path on the controller of an Ed25519 key, as "
+            "`openssl genpkey -algorithm ed25519 -out seal.pem` makes it; or its text as audit_seal_signing_key_content"
+        )
+    if given["resync"] and len(hosts) > 1:
+        problems.append(
+            f"audit_seal_resync accepts what is in the logs of {', '.join(hosts)}; --limit the run to the one server "
+            "that is meant"
+        )
+    if given["resync_databases"] and not given["resync"]:
+        problems.append("audit_seal_resync_databases is set without audit_seal_resync, the reason")
+    return problems + ledger_problems(given["ledger"])
+
+
+def ledger_problems(ledger: str) -> list[str]:
+    """Return what is wrong with where the ledgers are to be."""
+    if "://" in ledger or os.path.isabs(os.path.expanduser(ledger)):
+        return []
+    return [
+        f"audit_seal_ledger is {ledger!r}, which would be another directory wherever the run is started; give an "
+        "absolute path on the controller, or a URL"
+    ]
+
+
+def seal_lines(results: Sequence[Mapping[str, Any]], names: Sequence[str], host: str) -> list[str]:
+    """Return the line that a person wants of each log after it was sealed."""
+    lines = []
+    for name, result in zip(names, results):
+        where = heading(host, name)
+        if result.get("failed"):
+            lines.append(f"FAILED {where}{result['msg']}")
+            continue
+        lines.append(where + ", ".join([*_sealed(result), f"{result['seconds']:.1f} s"]))
+    return lines
+
+
+def _sealed(result: Mapping[str, Any]) -> list[str]:
+    # Check mode looks at no row: it knows how far the ids reach, and not how many of them became rows.
+    if "number" not in result:
+        return [f"{counted(result['unsealed'], 'id')} to look through for rows to seal"]
+    return [
+        f"{counted(result['rows'], 'row')} in {counted(len(result['seals']), 'seal')}",
+        f"last seal {result['number']}",
+        f"unsealed {result['unsealed']:,}",
+    ]
+
+
+def ledger_lines(result: Mapping[str, Any], ledger: str) -> list[str]:
+    """Return the line that a person wants of a ledger that was verified without a database, and its problems below."""
+    proven = [
+        counted(result["seals"], "seal"),
+        f"{counted(result['rows_checked'], 'row')} verified",
+        f"last digest {result['last_digest']} of {result['last_sealed_at']}",
+        counted(len(result["problems"]), "problem"),
+    ]
+    problems = [f"  {problem['type']}: {problem['detail']}" for problem in result["problems"]]
+    return [f"{'OK' if result['valid'] else 'FAILED'} {ledger}: {', '.join(proven)}", *problems]
