@@ -157,6 +157,12 @@ def test_db_user_is_the_login_whatever_the_application_claims(shop):
     assert (record.changed_by, record.db_user) == ("ann", role)
 
 
+def test_a_context_that_is_short_and_would_be_long_in_the_record_is_unreadable(shop):
+    numbers = ", ".join(["1e131000"] * 3)
+    record = change(shop, ("app.audit_context", f'{{"user": "ann", "n": [{numbers}]}}'))
+    assert record.context == {"unreadable": ["app.audit_context"]}
+
+
 def test_set_context_takes_only_an_object(shop):
     with pytest.raises(psycopg2.errors.InvalidParameterValue, match="JSON object, not array"):
         shop.execute("SELECT audit.set_context('[1]')")

@@ -325,6 +325,18 @@ def test_a_large_value_next_to_an_escape_that_jsonb_does_not_take_is_digested_as
 
 
 @pytest.mark.parametrize("capture", CAPTURES)
+def test_what_is_short_as_jsonb_and_long_as_text_is_digested(trail, capture):
+    """Nobody could read or seal a row whose text does not fit into 1 GB."""
+    trail.execute("CREATE TABLE documents (id int PRIMARY KEY, document jsonb)")
+    rollout(trail, policies=[wanted("public.documents", capture=capture)])
+    number = "1e100000"
+    trail.execute("INSERT INTO documents SELECT 1, jsonb_agg(%s::jsonb) FROM generate_series(1, 2800)", number)
+    (record,) = records(trail, "documents")
+    text = "[" + ", ".join(["1" + "0" * 100000] * 2800) + "]"
+    assert record.new_values == {"id": 1, "document": digest(text)}
+
+
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_a_hundred_megabytes_of_text_fit_into_a_record(trail, capture):
     trail.execute("CREATE TABLE files (id int PRIMARY KEY, content text, n int)")
     rollout(trail, policies=[wanted("public.files", capture=capture)])

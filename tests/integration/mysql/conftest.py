@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import pathlib
 import typing as t
 
 import pytest
 import running
 from local_mysql import LocalMysql
-from mysql_auditing import install_trail
+from mysql_auditing import audit, install_trail
 from mysql_databases import ExternalMysql, MysqlServer, Schema
+from mysql_sealing import unsealed_log
+from sealing import Sealer
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +46,20 @@ def without_trail(mysql_server: MysqlServer, new_mysql_server: t.Callable[..., L
         running.run_module("mysql_audit_trail", state="absent", drop_log=True, **scratch.login)
         # The tests to come expect one.
         install_trail(scratch)
+
+
+@pytest.fixture
+def log(trail: MysqlServer) -> t.Iterator[Schema]:
+    """Return a database with one audited table, `item (id, name)`; the log is empty and has never been sealed."""
+    with Schema(trail) as made:
+        unsealed_log(made)
+        made.execute("CREATE TABLE item (id INT PRIMARY KEY, name VARCHAR(40))")
+        audit(made, "item")
+        yield made
+        unsealed_log(made)
+
+
+@pytest.fixture
+def sealer(log: Schema, tmp_path: pathlib.Path) -> Sealer:
+    """Return a sealer of that log."""
+    return Sealer(log.login, tmp_path, "mysql", policies=[{"tables": [f"{log.name}.item"]}])

@@ -1,0 +1,358 @@
+# Copyright: dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a superuser does to a sealed log with every guard off; verification names each of it, with seal and row."""
+
+from __future__ import annotations
+
+import pathlib
+import typing as t
+
+import pytest
+from auditing import rollout, wanted
+from databases import Database, fetch
+from local_postgresql import LocalPostgresql
+from tampering import SealedLog, four_seals, tamper, unseen
+
+from ansible_collections.dbfleet.audit.plugins.plugin_utils import _seal_check
+
+
+@pytest.fixture(scope="module")
+def sealed_log(pg: LocalPostgresql, tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[SealedLog]:
+    """Return a log of four seals: rows, objects, rows, rows."""
+    with four_seals(pg, tmp_path_factory.mktemp("sealed")) as made:
+        yield made
+
+
+@pytest.fixture
+def log(sealed_log: SealedLog) -> t.Iterator[SealedLog]:
+    """Return that log; afterwards it is as it was."""
+    yield sealed_log
+    sealed_log.restore()
+
+
+@pytest.fixture
+def own_log(trail: Database, tmp_path: pathlib.Path) -> SealedLog:
+    """Return a sealed log of a database of its own, whose triggers and functions may change."""
+    made = SealedLog(trail, tmp_path)
+    made.change(1, 20)
+    made.sealer.seal()
+    return made
+
+
+def test_what_nobody_touched_is_clean(log: SealedLog) -> None:
+    tamper(log.db)
+    assert log.problems() == []
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+#: A changed value of every column of audit.audit_log_data, and more than one where a careless text would hide it.
+CHANGES = {
+    "id": "id = -7",
+    "changed_at": "changed_at = changed_at + interval '1 microsecond'",
+    "changed_at, to another day": "changed_at = changed_at - interval '1 day'",
+    "transaction_id": "transaction_id = '1'",
+    "action": "action = 'DELETE'",
+    "schema_name": "schema_name = 'publiC'",
+    "schema_name, to NULL": "schema_name = NULL",
+    "table_name": "table_name = 'items'",
+    "record_id": "record_id = record_id || ' '",
+    "old_values, to the JSON null": "old_values = 'null'",
+    "old_values, to no content": "old_values = '{}'",
+    "new_values": 'new_values = new_values || \'{"name": "item"}\'',
+    "new_values, to a number that is equal": "new_values = jsonb_set(new_values, '{id}', '105.0')",
+    "new_values, to the JSON null": "new_values = 'null'",
+    "hidden_changes": "hidden_changes = '{name}'",
+    "hidden_changes, to none": "hidden_changes = '{}'",
+    "changed_by": "changed_by = 'eve'",
+    "db_user": "db_user = 'eve'",
+    "client_ip": "client_ip = '192.0.2.1'",
+    "client_ip, the mask": "client_ip = set_masklen('192.0.2.7'::inet, 24)",
+    "application_name": "application_name = application_name || '\t'",
+    "application_name, to NULL": "application_name = NULL",
+    "context": 'context = \'{"user": "eve"}\'',
+    "context, to the JSON null": "context = 'null'",
+    "policy_id": "policy_id = policy_id + 1",
+    "a text that takes in the next column": 'schema_name = \'public","table_name":"item\', table_name = NULL',
+    "a text that ends in a backslash": "changed_by = 'postgres\\', db_user = '\",\"db_user\":\"postgres'",
+}
+
+
+@pytest.fixture(scope="module")
+def changed(sealed_log: SealedLog) -> dict[str, tuple[int, list[tuple[t.Any, ...]]]]:
+    """Make each change to a row of its own; return the row's id and what verification, once, finds of it."""
+    rows = {name: sealed_log.id_of(101 + number) for number, name in enumerate(CHANGES)}
+    updates = [f"UPDATE audit.audit_log_data SET {CHANGES[name]} WHERE id = {row}" for name, row in rows.items()]
+    tamper(sealed_log.db, *updates)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_seal_check, "NAMED", 100)
+        found = [tuple(problem.values()) for problem in sealed_log.sealer.verify()["problems"]]
+    sealed_log.restore()
+    return {name: (row, [problem for problem in found if row in problem]) for name, row in rows.items()}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_column_is_named(changed: dict[str, tuple[int, list[tuple[t.Any, ...]]]], name: str) -> None:
+    row, found = changed[name]
+    if name == "id":
+        assert found == [("deleted_row", f"seal 3: row {row} was sealed and is gone", 3, row)]
+    else:
+        assert found == [("modified_row", f"seal 3: row {row} is not what was sealed", 3, row)]
+
+
+def test_there_is_a_change_of_every_column(log: SealedLog) -> None:
+    query = "SELECT attname FROM pg_attribute WHERE attrelid = 'audit.audit_log_data'::regclass AND attnum > 0"
+    assert {name for (name,) in log.db.execute(query)} == {
+        name.split(",")[0] for name in CHANGES if "a text" not in name
+    }
+
+
+@pytest.mark.parametrize("column", ["client_ip", "hidden_changes", "context"])
+def test_a_value_that_is_taken_away_is_named(log: SealedLog, column: str) -> None:
+    """The same columns as above, of a row that has values there: the mask of an address alone, and no value at all."""
+    values = "client_ip = '192.0.2.7/24', hidden_changes = '{secret}', context = '{\"a\": 1.0}'"
+    log.change(301, 303)
+    row = log.id_of(302)
+    tamper(log.db, f"UPDATE audit.audit_log_data SET {values} WHERE id = {row}")
+    log.sealer.seal()
+    assert log.problems() == []
+    other = {"client_ip": "'192.0.2.7/25'", "hidden_changes": "NULL", "context": "'{\"a\": 1.00}'"}[column]
+    tamper(log.db, f"UPDATE audit.audit_log_data SET {column} = {other} WHERE id = {row}")
+    assert log.problems() == [("modified_row", 5, row)]
+
+
+def test_rows_whose_values_were_swapped_are_named(log: SealedLog) -> None:
+    first, second = log.id_of(3), log.id_of(104)
+    swap = f"UPDATE audit.audit_log_data SET id = CASE id WHEN {first} THEN {second} ELSE {first} END "
+    tamper(log.db, swap + f"WHERE id IN ({first}, {second})")
+    assert log.problems() == [("modified_row", 1, first), ("modified_row", 3, second)]
+
+
+def test_a_deleted_row_is_named(log: SealedLog) -> None:
+    row = log.id_of(203)
+    tamper(log.db, f"DELETE FROM audit.audit_log_data WHERE id = {row}")
+    result = log.sealer.verify()
+    assert [problem["detail"] for problem in result["problems"]] == [f"seal 4: row {row} was sealed and is gone"]
+    assert result["first_tampered_id"] == row
+
+
+def test_the_deleted_rows_of_a_whole_block_are_named(log: SealedLog) -> None:
+    first, last = log.headers()[2]["ids"][0][0], log.headers()[2]["ids"][-1][1]
+    tamper(log.db, f"DELETE FROM audit.audit_log_data WHERE id BETWEEN {first} AND {last}")
+    found, texts = log.found()
+    assert found[:2] == [("deleted_row", 3, first), ("deleted_row", 3, first + 1)]
+    assert {kind for kind, _block, _id in found} == {"deleted_row"}
+    assert {block for _type, block, _id in found} == {3}
+    assert texts[-1].startswith("seal 3: 11 more rows: ")
+    assert texts[-1].endswith(f", {last}")
+
+
+INSERT = """
+INSERT INTO audit.audit_log_data SELECT (jsonb_populate_record(d, jsonb_build_object({}))).*
+FROM audit.audit_log_data AS d WHERE d.id = {}
+"""
+
+
+def test_a_row_put_into_a_gap_is_named(log: SealedLog) -> None:
+    gap, row = log.gap(), log.id_of(203)
+    tamper(log.db, INSERT.format(f"'id', {gap}", row))
+    found, texts = log.found()
+    assert found == [("inserted_row", 4, gap)]
+    assert texts == [
+        f"seal 4: row {gap} is in no seal, although it should have been there when the rows around it were sealed"
+    ]
+    log.sealer.seal()
+    assert log.problems() == [("inserted_row", 4, gap)]
+
+
+def test_a_row_put_into_a_gap_is_named_when_seal_state_says_that_it_is_new(log: SealedLog) -> None:
+    gap, row = log.gap(), log.id_of(203)
+    state = "UPDATE audit.seal_state SET watermark = 0, marked_at = NULL"
+    tamper(log.db, state, INSERT.format(f"'id', {gap}", row))
+    (detail,) = log.details()
+    assert detail.startswith(
+        "seal_state in the database says that all rows up to 0 are sealed, and seals of the ledger"
+    )
+    log.change(401, 402)
+    log.sealer.seal()
+    found = log.problems()
+    assert found == [("altered_between_seals", 5, None)]
+
+
+def test_a_row_sealed_later_than_all_rows_around_it_is_named(log: SealedLog) -> None:
+    gap = log.id_of(20) + 1
+    tamper(log.db, "UPDATE audit.seal_state SET watermark = 0", INSERT.format(f"'id', {gap}", log.id_of(203)))
+    log.sealer.seal()
+    assert log.problems() == [("inserted_row", 5, gap), ("altered_between_seals", 5, None)]
+
+
+def test_a_backdated_row_is_named(log: SealedLog) -> None:
+    with_time = "'id', nextval('audit.audit_log_id_seq'), 'changed_at', d.changed_at - interval '2 days'"
+    log.change(401, 402)
+    tamper(log.db, INSERT.format(with_time, log.id_of(402)))
+    row = log.db.value("SELECT max(id) FROM audit.audit_log_data")
+    log.sealer.seal()
+    backdated = log.block_of(row)
+    assert log.problems() == [("backdated_row", backdated, row)]
+    (detail,) = log.details()
+    assert detail.startswith(f"seal {backdated}: row {row} came into the log after 20")
+    assert " and says 20" in detail
+
+
+def test_an_id_that_the_sequence_has_not_given_out_is_named(log: SealedLog) -> None:
+    tamper(log.db, INSERT.format("'id', 999999", log.id_of(203)))
+    found, texts = log.found()
+    assert found == [("inserted_row", None, 999999)]
+    assert texts == ["row 999999 has an id that the log has not given out yet"]
+
+
+@pytest.mark.parametrize("day", ["0 days", "1 day"])
+def test_a_doubled_id_is_named(log: SealedLog, day: str) -> None:
+    row = log.id_of(104)
+    tamper(log.db, INSERT.format(f"'changed_at', d.changed_at - interval '{day}'", row))
+    found, texts = log.found()
+    assert found == [("duplicate_id", 3, row)]
+    assert texts == [f"seal 3: there are several rows with the id {row}"]
+    log.sealer.seal()
+    assert log.problems() == [("duplicate_id", 3, row)]
+
+
+def test_many_findings_are_named_as_ranges_and_all_of_them_counted(log: SealedLog) -> None:
+    first = log.db.value("SELECT last_value FROM audit.audit_log_id_seq") + 1
+    log.change(1001, 3600)
+    log.sealer.seal()
+    tamper(log.db, f"DELETE FROM audit.audit_log_data WHERE id BETWEEN {first} AND {first + 2499}")
+    found = log.sealer.verify()["problems"]
+    assert len(found) == 21
+    assert found[-1]["detail"] == f"seal 5: 2480 more rows: {first + 20}-{first + 2499}"
+
+
+# -- the whole database, and what records ------------------------------------------------------------------------------
+
+
+def test_a_database_rolled_back_to_an_older_copy_is_named(own_log: SealedLog) -> None:
+    older = Database(own_log.db.server)
+    older.drop()
+    own_log.db.disconnect()
+    own_log.db._on_server("CREATE DATABASE {} TEMPLATE {}", older.name, own_log.db.name)
+    try:
+        own_log.change(101, 120)
+        own_log.sealer.seal()
+        own_log.sealer.login["login_db"] = older.name
+        assert own_log.problems() == [("missing_block", 3, None)]
+        assert (
+            "the ledger has seals up to 3, the database lacks those from 3: it was restored to an earlier time"
+            in own_log.sealer.refusal()
+        )
+    finally:
+        own_log.db._on_server("DROP DATABASE {} WITH (FORCE)", older.name)
+
+
+CAPTURE = (
+    "SELECT p.oid::regprocedure::text, pg_get_functiondef(p.oid) FROM pg_proc AS p WHERE p.proname LIKE 'capture%'"
+)
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_a_capture_function_that_skipped_a_user_is_named(own_log: SealedLog, put_back: bool) -> None:
+    name, definition = own_log.db.execute(CAPTURE)[0]
+    assert "BEGIN\n" in definition
+    skipping = definition.replace("BEGIN\n", "BEGIN\n  IF session_user = 'eve' THEN RETURN NULL; END IF;\n", 1)
+    with unseen(own_log.db) as connection:
+        fetch(connection, skipping)
+        fetch(connection, "INSERT INTO item VALUES (666)")
+        if put_back:
+            fetch(connection, definition)
+    object_name = f"function {name.split('.')[1].split('(')[0]}"
+    change = "was replaced" if put_back else "was altered"
+    before = [text for text in own_log.details() if text.startswith(object_name) and "log has no" in text]
+    assert before == [f"{object_name} {change} after the last seal, and the log has no record of who did it"]
+    own_log.sealer.seal()
+    found, texts = own_log.found()
+    after = [text for text in texts if text.startswith(object_name) and "log has no" in text]
+    number = own_log.headers()[-1]["number"]
+    assert after == [f"{object_name} {change} before seal {number}, and the log has no record of who did it"]
+    assert ("altered" in {kind for kind, _block, _id in found}) != put_back
+
+
+TRIGGER_OFF = {
+    "disabled": ("ALTER TABLE item DISABLE TRIGGER dbfleet_audit_insert",
+                 "ALTER TABLE item ENABLE ALWAYS TRIGGER dbfleet_audit_insert"),
+    "disabled in the catalogue": (
+        "UPDATE pg_trigger SET tgenabled = 'D' WHERE tgname = 'dbfleet_audit_insert'",
+        "UPDATE pg_trigger SET tgenabled = 'A' WHERE tgname = 'dbfleet_audit_insert'"),
+    "dropped": ("DROP TRIGGER dbfleet_audit_insert ON item", "{definition}",
+                "ALTER TABLE item ENABLE ALWAYS TRIGGER dbfleet_audit_insert"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("statements", TRIGGER_OFF.values(), ids=TRIGGER_OFF.keys())
+def test_a_trigger_that_was_off_for_a_while_is_named(own_log: SealedLog, statements: tuple[str, ...]) -> None:
+    query = "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'dbfleet_audit_insert'"
+    definition = own_log.db.value(query)
+    with unseen(own_log.db) as connection:
+        fetch(connection, statements[0])
+        fetch(connection, "INSERT INTO item VALUES (666)")
+        for statement in statements[1:]:
+            fetch(connection, statement.format(definition=definition))
+    expected = "trigger dbfleet_audit_insert on public.item was replaced {}, and the log has no record of who did it"
+    assert own_log.details() == [expected.format("after the last seal")]
+    own_log.sealer.seal()
+    number = own_log.headers()[-1]["number"]
+    assert own_log.details() == [expected.format(f"before seal {number}")]
+    assert own_log.problems() == [("altered_between_seals", number, None)]
+
+
+def test_a_trigger_that_is_gone_while_its_table_has_another_name_is_named(own_log: SealedLog) -> None:
+    """What went with its table is nothing to explain; a table that was renamed still has its triggers."""
+    made = own_log.db.value("SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'dbfleet_audit_insert'")
+    with unseen(own_log.db) as connection:
+        fetch(connection, "DROP TRIGGER dbfleet_audit_insert ON item")
+        fetch(connection, "ALTER TABLE item RENAME TO other")
+    own_log.sealer.seal()
+    with unseen(own_log.db) as connection:
+        fetch(connection, "ALTER TABLE other RENAME TO item")
+        fetch(connection, made)
+        fetch(connection, "ALTER TABLE item ENABLE ALWAYS TRIGGER dbfleet_audit_insert")
+    own_log.sealer.seal()
+    said = [problem["detail"] for problem in own_log.sealer.verify()["problems"]]
+    assert any(detail.startswith("trigger dbfleet_audit_insert on public.item is gone before seal") for detail in said)
+
+
+def test_an_event_trigger_that_is_gone_is_named(own_log: SealedLog) -> None:
+    own_log.db.execute("DROP EVENT TRIGGER dbfleet_audit_record_ddl")
+    expected = (
+        "event trigger dbfleet_audit_record_ddl is gone after the last seal, and the log has no record of who did it"
+    )
+    assert expected in own_log.details()
+
+
+FAKE_INVENTORY = """
+UPDATE audit.seal_inventory AS k SET version = t.xmin::text::bigint
+FROM pg_trigger AS t
+WHERE k.object = 'trigger dbfleet_audit_insert on public.item' AND t.tgname = 'dbfleet_audit_insert'
+"""
+
+
+@pytest.mark.parametrize("fake", [FAKE_INVENTORY, "DELETE FROM audit.seal_inventory"], ids=["changed", "emptied"])
+def test_an_inventory_that_was_made_to_match_is_named(own_log: SealedLog, fake: str) -> None:
+    with unseen(own_log.db) as connection:
+        fetch(connection, "ALTER TABLE item DISABLE TRIGGER dbfleet_audit_insert")
+        fetch(connection, "INSERT INTO item VALUES (666)")
+        fetch(connection, "ALTER TABLE item ENABLE ALWAYS TRIGGER dbfleet_audit_insert")
+        fetch(connection, fake)
+    assert own_log.details() == [
+        "seal_inventory in the database is not what the last seal kept there: somebody changed it, and what they did "
+        "to triggers and functions is not known"
+    ]
+    # A change of which the log has a record, so that the next seal says anew how the objects are.
+    rollout(own_log.db, policies=[wanted("public.item", columns={"hash": ["name"]})])
+    own_log.sealer.rollout["policies"] = [wanted("public.item", columns={"hash": ["name"]})]
+    own_log.sealer.seal()
+    number = next(header["number"] for header in reversed(own_log.headers()) if header["kind"] == "catalog")
+    assert number > 2
+    assert own_log.problems() == [("altered_between_seals", number, None)]
+    (detail,) = own_log.details()
+    assert detail.startswith(
+        f"seal_inventory, with which seal {number} compared triggers and functions, is not what seal 2"
+    )
