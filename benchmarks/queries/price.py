@@ -20,7 +20,7 @@ CHANGES = 500
 PEOPLE = 100_000
 
 # Room in the pages, so that what is measured is the log and not the table's own index.
-_PEOPLE = """
+PEOPLE_TABLE = """
 CREATE TABLE people (id int PRIMARY KEY, email text, name text, city text, amount numeric, status text, note text,
                      updated_at timestamptz) WITH (fillfactor = 50, autovacuum_enabled = off);
 INSERT INTO people
@@ -50,7 +50,7 @@ def price_of_a_change(
     """Return the table of audited single-row updates, into the log of a month that holds that many records already."""
     say(f"what indexes cost a change, in a month of {rows} records")
     month = trail_of_months(server, rows, 1)
-    month.execute(_PEOPLE, PEOPLE)
+    month.execute(PEOPLE_TABLE, PEOPLE)
     run_module("postgresql_audit_triggers", **month.login, policies=[{"name": "people", "tables": ["public.people"]}])
     month.disconnect()
     sets = {"none": [], **{index: [index] for index in indexes}, "all": list(indexes)}
