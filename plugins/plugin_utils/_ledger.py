@@ -56,7 +56,7 @@ class Ledger:
             text = _end_of(file, number)
         # Not splitlines(), which also splits at characters that a line may hold.
         lines = text.split(b"\n")[:-1][-number:]
-        return [Entry.parse(line.decode(errors="replace"), f"the end of {self.path}") for line in lines]
+        return [Entry.parse(line.decode(errors="replace"), f"the end of {self.path}")[0] for line in lines]
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -78,11 +78,9 @@ class Ledger:
 
         :raises AuditError: when they do not follow the last one.
         """
-        last = self.last()
-        seal = last.seal if last else None
-        for entry in entries:
-            check_next(entry.seal, seal)
-            seal = entry.seal
+        if not entries:
+            return
+        check_next(entries, self.last())
         text = "".join(entry.line() + "\n" for entry in entries)
         with self._writing("; the next run completes it"):
             _append(self.path, text.encode())

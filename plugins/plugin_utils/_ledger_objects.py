@@ -11,7 +11,6 @@ told to. Credentials are those of the storage's own library, from its environmen
 from __future__ import annotations
 
 import contextlib
-import json
 import posixpath
 from collections.abc import Iterator, Sequence
 
@@ -49,8 +48,9 @@ class ObjectLedger:
             found = self._fs.cat(chunk)
             for path in chunk:
                 for line in found[path].decode().splitlines():
-                    entries.append(Entry.parse(line, path))
-                    digests.append(str(json.loads(line).get("digest")))
+                    entry, digest = Entry.parse(line, path)
+                    entries.append(entry)
+                    digests.append(digest)
         return entries, digests
 
     def last(self) -> Entry | None:
@@ -64,7 +64,7 @@ class ObjectLedger:
         for folder in reversed(self._folders()):
             for path in reversed(self._objects(folder)):
                 lines = self._fs.cat_file(path).decode().splitlines()
-                entries = [*(Entry.parse(line, path) for line in lines), *entries]
+                entries = [*(Entry.parse(line, path)[0] for line in lines), *entries]
                 if len(entries) >= number:
                     return entries[-number:]
         return entries
@@ -81,11 +81,7 @@ class ObjectLedger:
         """
         if not entries:
             return
-        last = self.last()
-        seal = last.seal if last else None
-        for entry in entries:
-            check_next(entry.seal, seal)
-            seal = entry.seal
+        check_next(entries, self.last())
         number = entries[0].seal.number
         path = posixpath.join(self._root, f"{number // _FOLDER:08d}", f"{number:012d}.jsonl")
         try:

@@ -78,8 +78,6 @@ class SealAction(ActionBase):
 
         :raises AuditError: as the module would, before it gets anything.
         """
-        if not self.spec:
-            return dict(given)
         checked = ArgumentSpecValidator(self.spec).validate(given)
         for error in checked.errors:
             unsupported = isinstance(error, UnsupportedError)

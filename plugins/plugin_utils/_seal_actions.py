@@ -7,14 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal_step import BLOCK_IDS, CALL_SECONDS
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.signature import PublicKey
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.verification import Problem, summary
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.verification import summary
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._ledger import Ledger, ObjectLedger, ledger_at
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._seal_action import SealAction
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._seal_check import SealCheck
@@ -77,7 +76,7 @@ class Verify(SealAction):
         found = check.all_problems()
         if not found:
             check.remember()
-        problems = [*result["problems"], *(_plain(problem) for problem in found)]
+        problems = [*result["problems"], *(problem.plain() for problem in found)]
         result.update(
             valid=not problems,
             problems=problems,
@@ -99,7 +98,3 @@ def _predicted(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 def _described(seal: Any) -> dict[str, Any]:
     return {"number": seal.number, "kind": seal.kind, "period": seal.period, "rows": seal.rows, "digest": seal.digest()}
-
-
-def _plain(problem: Problem) -> dict[str, Any]:
-    return {key: value for key, value in asdict(problem).items() if value is not None}

@@ -14,7 +14,8 @@ from typing import Any
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core import ledger_check
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import ROWS, Entry, ranges, within
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_check import identity
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import ROWS, Entry, in_words, ranges, within
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.signature import PublicKey, trusted_keys
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.verification import Problem
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._ledger import Ledger, ObjectLedger
@@ -103,7 +104,7 @@ class SealCheck:
         self.entries, digests = self.ledger.entries()
         self.ledger_problems = ledger_check.check_ledger(self.entries, digests, trusted_keys(self._given, self.entries))
         self.vouched = ledger_check.vouched(self.entries, self.ledger_problems)
-        self._accepted = {_identity(known) for known in ledger_check.accepted(self.vouched) if _lasting(known)}
+        self._accepted = ledger_check.settled(self.vouched)
 
     @property
     def _present(self) -> list[Entry]:
@@ -162,7 +163,7 @@ class SealCheck:
             if attempt:
                 self._read()
             sealed = ledger_check.inventory_digest(self._present)
-            if self.state or answer["pending"] or sealed in (None, answer["digest"]):
+            if self.state or sealed in (None, answer["digest"]):
                 break
         else:
             detail = (
@@ -195,12 +196,12 @@ class SealCheck:
             )
 
     def _leave_out_accepted(self) -> None:
-        self.problems = [problem for problem in self.problems if _identity(vars(problem)) not in self._accepted]
+        self.problems = [problem for problem in self.problems if identity(vars(problem)) not in self._accepted]
 
     def _known(self, finding: Mapping[str, Any]) -> bool:
         """Tell whether a finding is accepted, or no more than that a seal is missing, which is named."""
         unsealed = finding["type"] == "inserted_row" and within(finding["id"], self._unchecked)
-        return unsealed or _identity(finding) in self._accepted
+        return unsealed or identity(finding) in self._accepted
 
     def _first_id(self, first: int) -> int:
         """Return an id below all that seals from a number on speak of."""
@@ -223,15 +224,6 @@ class SealCheck:
         return number if same else 0
 
 
-def _lasting(known: Mapping[str, Any]) -> bool:
-    """Tell whether what was accepted is about something that stays: an object may be altered again."""
-    return bool(known.get("block") or known.get("id"))
-
-
-def _identity(fields: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(fields.get(name) for name in ("type", "block", "id", "object", "leaf"))
-
-
 def _named(findings: Sequence[Mapping[str, Any]], last_id: int) -> list[Problem]:
     problems = []
     by_type: dict[tuple[str, int], list[int]] = {}
@@ -244,7 +236,6 @@ def _named(findings: Sequence[Mapping[str, Any]], last_id: int) -> list[Problem]
         else:
             by_type.setdefault((finding["type"], finding["block"] or 0), []).append(finding["id"])
     for (kind, block), ids in by_type.items():
-        pairs = ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges(ids)[:NAMED])
-        more = f"seal {block}: {len(ids)} more rows: {pairs}"
+        more = f"seal {block}: {len(ids)} more rows: {in_words(ranges(ids)[:NAMED])}"
         problems.append(Problem(kind, more, block=block or None, id=ids[0]))
     return problems

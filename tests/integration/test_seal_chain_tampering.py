@@ -228,7 +228,7 @@ def test_what_an_unsigned_line_accepts_is_not_accepted(log: SealedLog) -> None:
     """Whoever can write both the log and the ledger still cannot sign."""
     row = log.id_of(104)
     tamper(log.db, f"DELETE FROM audit.audit_log_data WHERE id = {row}")
-    genuine = Entry.parse(log.lines()[3], "")
+    genuine, _digest = Entry.parse(log.lines()[3], "")
     forged = make_key(log.sealer.directory, "forger")
     with open(forged.private, "rb") as file:
         key = read_signing_key(file.read(), None, "")

@@ -15,6 +15,7 @@ from concurrent import futures
 
 import pytest
 import running
+from auditing import rollout, wanted
 from cutting import PostgresqlCutter
 from databases import Database, fetch
 from first_seal import DOUBLED_OR_MISSING, add, assert_completed, digest_of_all, first_sealed
@@ -22,6 +23,8 @@ from sealing import Sealer
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.plugin_utils import _ledger
+
+STEP = {"do": "seal", "ids": 100_000, "seconds": 20}
 
 IN_DATABASE = "in the database, but not yet in the ledger; the next sealing run completes it"
 IN_LEDGER = "in the ledger, but not yet signed in the database; the next sealing run completes it"
@@ -116,6 +119,34 @@ def test_the_first_run_of_all_is_cut_off(trail: Database, tmp_path: pathlib.Path
     assert_completed(trail, sealer)
 
 
+#: Kind, time, and how many objects are said to be altered.
+PENDING = """
+SELECT kind, sealed_at::text, jsonb_array_length(attested -> 'altered')
+FROM audit.seal WHERE signature IS NULL ORDER BY number
+"""
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["as it was", "after another change"])
+def test_it_is_gone_when_the_host_has_made_a_seal_of_objects(trail: Database, sealer: Sealer, again: bool) -> None:
+    policies = [wanted("public.item", columns={"exclude": ["name"]})]
+    trail.execute("ALTER TABLE item ADD COLUMN name text, ADD COLUMN secret text")
+    rollout(trail, policies=policies)
+    last = _ledger.Ledger(str(sealer.ledger)).last()
+    assert last
+    ends = {"chain": last.seal.chain, "number": last.seal.number, "digest": last.seal.digest()}
+    running.run_module("postgresql_audit_seal", **trail.login, step={**STEP, "ledger": ends})
+    left = trail.execute(PENDING)
+    assert [(kind, bool(altered)) for kind, _at, altered in left] == [("rows", False), ("catalog", True)]
+    if again:
+        policies = [wanted("public.item", columns={"exclude": ["name", "secret"]})]
+        rollout(trail, policies=policies)
+    sealer.rollout["policies"] = policies
+    assert_state(sealer, IN_DATABASE)
+    assert_completed(trail, sealer)
+    made = trail.execute(PENDING.replace("signature IS NULL", "kind = 'catalog'"))[-1]
+    assert (made == left[-1]) is not again
+
+
 @pytest.mark.parametrize("written", [0, 1, 200, -1], ids=["nothing", "a character", "half a line", "all but its end"])
 def test_the_disk_is_full_or_the_power_fails_while_the_ledger_is_written(
     trail: Database, sealer: Sealer, monkeypatch: pytest.MonkeyPatch, written: int
@@ -179,8 +210,7 @@ class Sealing:
         self.log = log
         self.blocker = log.connect(autocommit=False)
         fetch(self.blocker, "LOCK TABLE audit.seal IN EXCLUSIVE MODE")
-        step = {"do": "seal", "ids": 100_000, "seconds": 20}
-        self.module = running.start_module("postgresql_audit_seal", **log.login, step=step)
+        self.module = running.start_module("postgresql_audit_seal", **log.login, step=STEP)
         self.backend = self._backend()
 
     def go_on(self) -> None:

@@ -356,3 +356,36 @@ def test_an_inventory_that_was_made_to_match_is_named(own_log: SealedLog, fake: 
     assert detail.startswith(
         f"seal_inventory, with which seal {number} compared triggers and functions, is not what seal 2"
     )
+
+
+FORGED_SEAL = """
+INSERT INTO audit.seal (number, kind, attested)
+SELECT max(s.number) + 1, 'catalog', jsonb_build_object('inventory', 'no matter', 'altered', '[]'::jsonb, 'compared',
+  (SELECT c.attested ->> 'inventory' FROM audit.seal AS c WHERE c.kind = 'catalog' ORDER BY c.number DESC LIMIT 1))
+FROM audit.seal AS s
+"""
+
+FORGED_INVENTORY = """
+INSERT INTO audit.seal_inventory
+SELECT k.seal + 1, k.object, k.schema_name, k.table_name, k.relation, k.definition, t.xmin::text::bigint, k.cluster
+FROM audit.seal_inventory AS k
+JOIN pg_trigger AS t ON k.object = format('trigger %I on public.item', t.tgname)
+"""
+
+
+def test_a_forged_seal_that_says_that_nothing_changed_is_not_signed(own_log: SealedLog) -> None:
+    before = own_log.headers()
+    with unseen(own_log.db) as connection:
+        fetch(connection, "ALTER TABLE item DISABLE TRIGGER dbfleet_audit_insert")
+        fetch(connection, "INSERT INTO item VALUES (666)")
+        fetch(connection, "ALTER TABLE item ENABLE ALWAYS TRIGGER dbfleet_audit_insert")
+        fetch(connection, FORGED_SEAL)
+        fetch(connection, FORGED_INVENTORY)
+        fetch(connection, FORGED_SEAL)
+    expected = "trigger dbfleet_audit_insert on public.item was replaced {}, and the log has no record of who did it"
+    assert own_log.details() == [expected.format("after the last seal")]
+    own_log.sealer.seal()
+    made = own_log.headers()[len(before) :]
+    assert [header["kind"] for header in made] == ["catalog"]
+    assert own_log.details() == [expected.format(f"before seal {made[0]['number']}")]
+    assert not own_log.sealer.seal()["changed"]

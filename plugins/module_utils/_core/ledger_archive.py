@@ -20,7 +20,7 @@ from typing import Any
 
 from . import ledger_check
 from .errors import AuditError
-from .seal import ROWS, Entry, Seal, ranges, within
+from .seal import ROWS, Entry, Seal, in_words, ranges, within
 from .verification import Problem
 
 #: Ids that a problem names.
@@ -169,9 +169,11 @@ def verify(
     :param days: the first and the last day of which all rows must be there, or None for those of the archives.
     """
     problems = ledger_check.check_ledger(entries, digests, keys)
-    accepted = [_identity(known) for known in ledger_check.accepted(entries)]
-    problems += [problem for problem in ledger_check.unexplained(entries) if _identity(vars(problem)) not in accepted]
-    check = ArchiveCheck(entries)
+    vouched = ledger_check.vouched(entries, problems)
+    settled = ledger_check.settled(vouched)
+    unexplained = ledger_check.unexplained(vouched)
+    problems += [problem for problem in unexplained if ledger_check.identity(vars(problem)) not in settled]
+    check = ArchiveCheck(vouched)
     given = False
     for path in archives:
         given = True
@@ -204,20 +206,11 @@ def _every(pairs: Iterable[tuple[int, int]]) -> Iterator[int]:
 def _problem(block: Block) -> Problem:
     seal = block.seal
     if block.absent:
-        named = ", ".join(_pair(pair) for pair in ranges(block.missing))
+        named = in_words(ranges(block.missing))
         more = f" and {block.absent - len(block.missing)} more" if block.absent > len(block.missing) else ""
         detail = f"seal {seal.number}: rows that were sealed are missing ({block.absent}): {named}{more}"
         return Problem("deleted_row", detail, block=seal.number, id=block.missing[0])
-    among = ", ".join(_pair(pair) for pair in seal.ids[:NAMED])
+    among = in_words(seal.ids[:NAMED])
     return Problem(
         "modified_row", f"seal {seal.number}: a row of these is not what was sealed: {among}", block=seal.number
     )
-
-
-def _pair(pair: tuple[int, int]) -> str:
-    first, last = pair
-    return f"{first}-{last}" if last > first else str(first)
-
-
-def _identity(fields: Any) -> tuple[Any, ...]:
-    return tuple(fields.get(name) for name in ("type", "block", "id", "object"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from .seal import ARCHIVE, CATALOG, GENESIS, RESYNC, ROWS, Entry, mark, within
 from .signature import PublicKey
@@ -29,7 +30,7 @@ def check_ledger(entries: Sequence[Entry], digests: Sequence[str], trusted: Mapp
     problems: list[Problem] = []
     number, previous = 0, GENESIS
     for entry, digest in zip(entries, digests):
-        seal = entry.seal
+        seal, real = entry.seal, entry.seal.digest()
         key = trusted.get(seal.key)
         if seal.number != number + 1 or seal.previous != previous or seal.chain != entries[0].seal.chain:
             problems.append(
@@ -37,7 +38,7 @@ def check_ledger(entries: Sequence[Entry], digests: Sequence[str], trusted: Mapp
                     "broken_chain", f"the ledger's seal {seal.number} does not follow seal {number}", block=seal.number
                 )
             )
-        if seal.digest() != digest:
+        if real != digest:
             problems.append(
                 Problem(
                     "broken_chain", f"the ledger's seal {seal.number} is not what its digest says", block=seal.number
@@ -59,7 +60,7 @@ def check_ledger(entries: Sequence[Entry], digests: Sequence[str], trusted: Mapp
                     block=seal.number,
                 )
             )
-        number, previous = seal.number, seal.digest()
+        number, previous = seal.number, real
     return problems
 
 
@@ -255,6 +256,16 @@ def inventory_digest(entries: Sequence[Entry]) -> str | None:
 def accepted(entries: Sequence[Entry]) -> list[dict[str, object]]:
     """Return the problems that the key's holder has accepted."""
     return [dict(known) for entry in entries if entry.seal.kind == RESYNC for known in entry.seal.attested["accepted"]]
+
+
+def identity(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what makes two problems the same."""
+    return tuple(fields.get(name) for name in ("type", "block", "id", "object", "leaf"))
+
+
+def settled(entries: Sequence[Entry]) -> set[tuple[Any, ...]]:
+    """Return the identities of what was accepted for good: an object without a block may be altered again."""
+    return {identity(known) for known in accepted(entries) if known.get("block") or known.get("id")}
 
 
 def _state(waiting: Sequence[int], unsigned: Sequence[int]) -> str:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from .errors import AuditError
@@ -26,8 +25,9 @@ def read_ledger(path: str, must_exist: bool = False) -> tuple[list[Entry], list[
         with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
             for number, line in enumerate(file, 1):
                 if line.endswith("\n"):
-                    entries.append(Entry.parse(line, f"line {number} of {path}"))
-                    digests.append(str(json.loads(line).get("digest")))
+                    entry, digest = Entry.parse(line, f"line {number} of {path}")
+                    entries.append(entry)
+                    digests.append(digest)
     except OSError as error:
         raise AuditError(f"the ledger {path} cannot be read: {error.strerror}") from None
     return entries, digests

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -66,7 +65,7 @@ def _results(params: Mapping[str, Any]) -> dict[str, Any]:
                 f"no seal of the ledger has the digest {params['digest']}: its end was cut off, or it is another",
             )
         )
-    plain = [{key: value for key, value in asdict(problem).items() if value is not None} for problem in problems]
+    plain = [problem.plain() for problem in problems]
     return {
         "changed": False,
         "valid": not plain,

@@ -25,6 +25,9 @@ GENESIS = "0" * 64
 #: what is there is meant to be there; rows that left the log for an archive.
 ROWS, CATALOG, KEY, RESYNC, ARCHIVE = "rows", "catalog", "key", "resync", "archive"
 
+#: How a change of an object is called that was not there before.
+NEW = "is new"
+
 #: Put before what is signed, so that no signature made for something else can pass for one of a seal.
 CONTEXT = b"dbfleet.audit seal 1\n"
 
@@ -111,8 +114,8 @@ class Entry:
         return json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
-    def parse(cls, line: str, where: str) -> Entry:
-        """Return the entry of a line.
+    def parse(cls, line: str, where: str) -> tuple[Entry, str]:
+        """Return the entry of a line, and what the line calls the seal's digest.
 
         :param where: what an error calls the line's place.
         :raises AuditError: when it is no line of a ledger.
@@ -122,7 +125,7 @@ class Entry:
             entry = cls(Seal.of(fields["seal"]), fields["signature"], fields.get("endorsement"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AuditError(f"{where} is not a line of a ledger: {error!r}") from None
-        return entry
+        return entry, str(fields.get("digest"))
 
 
 def mark(digest: str, signature: str) -> str:
@@ -130,16 +133,37 @@ def mark(digest: str, signature: str) -> str:
     return hashlib.sha256(f"{digest} {signature}".encode()).hexdigest()
 
 
-def check_next(seal: Seal, last: Seal | None) -> None:
-    """Refuse a seal that is not the one after the ledger's last.
+def check_next(entries: Iterable[Entry], last: Entry | None) -> None:
+    """Refuse entries that do not follow the ledger's last, one after the other.
 
     :raises AuditError: naming both.
     """
-    number, previous = (last.number + 1, last.digest()) if last else (1, GENESIS)
-    if last and seal.chain != last.chain:
-        raise AuditError(f"the ledger belongs to another log (chain {last.chain}) than this seal (chain {seal.chain})")
-    if (seal.number, seal.previous) != (number, previous):
-        raise AuditError(f"seal {seal.number} does not follow the ledger's last, {number - 1}")
+    before = last.seal if last else None
+    for seal in (entry.seal for entry in entries):
+        number, previous = (before.number + 1, before.digest()) if before else (1, GENESIS)
+        if before and seal.chain != before.chain:
+            raise AuditError(
+                f"the ledger belongs to another log (chain {before.chain}) than this seal (chain {seal.chain})"
+            )
+        if (seal.number, seal.previous) != (number, previous):
+            raise AuditError(f"seal {seal.number} does not follow the ledger's last, {number - 1}")
+        before = seal
+
+
+def altered(changes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the changes of objects that there were before, which need an explanation."""
+    return [dict(change) for change in changes if change["change"] != NEW]
+
+
+def of_objects(inventory: str, compared: str | None, changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a seal of kind catalog says.
+
+    :param inventory: digest of the objects as they are.
+    :param compared: digest of what they were compared with; None for the first seal.
+    """
+    if compared is None:
+        return {"inventory": inventory, "altered": [], "objects": len(changes)}
+    return {"inventory": inventory, "compared": compared, "altered": altered(changes)}
 
 
 def ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
@@ -156,3 +180,8 @@ def ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
 def within(number: int, pairs: Sequence[tuple[int, int]]) -> bool:
     """Tell whether a number lies in one of the pairs of first and last."""
     return any(first <= number <= last for first, last in pairs)
+
+
+def in_words(pairs: Iterable[tuple[int, int]]) -> str:
+    """Return pairs of first and last as `1-3, 5`."""
+    return ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in pairs)

@@ -66,7 +66,7 @@ class SealStore(Protocol):
         """Return `chain`, `watermark`, `last_id` and `last` ({number, digest} of the last signed seal, or None)."""
 
     def locked(self) -> AbstractContextManager[None]:
-        """Keep other sealing runs out; one transaction for each statement unless `transaction` says otherwise."""
+        """Keep other sealing runs out."""
 
     def pending(self, limit: int) -> list[dict[str, Any]]:
         """Return the seals without a signature."""
@@ -78,7 +78,7 @@ class SealStore(Protocol):
         """Store signatures; return the number of the first seal that is not the one that was signed, or None."""
 
     def discard(self) -> None:
-        """Drop the seals without a signature, and what is kept of objects: the next seal says how they are then."""
+        """Drop the seals without a signature, and all that is kept of objects: the next seal says how they are then."""
 
     def add(self, number: int | None, kind: str, attested: Mapping[str, Any]) -> None:
         """Add a seal that holds no rows, as the next or with that number."""
@@ -86,14 +86,17 @@ class SealStore(Protocol):
     def begin(self) -> dict[str, Any]:
         """Return the cursor of a run: ids `after` which and `until` which there may be something to seal, and more."""
 
-    def seal(self, after: int, until: int) -> int:
-        """Seal what is in no seal yet of the ids after one up to another; return the number of rows."""
+    def seal(self, after: int, until: int) -> None:
+        """Seal what is in no seal yet of the ids after one up to another."""
 
     def finish(self, cursor: Mapping[str, Any]) -> None:
         """Move the watermark to where the cursor says that everything is sealed."""
 
-    def attest(self, cursor: Mapping[str, Any]) -> bool:
-        """Add a seal of kind catalog where objects have changed since the last; tell whether they have."""
+    def attest(self, cursor: Mapping[str, Any]) -> None:
+        """Have the chain end with how objects are: add a seal of kind catalog where they have changed since the last.
+
+        One that waits for a signature is taken back, with what comes after it, unless it says the same.
+        """
 
     def bounds(self, after: int) -> list[tuple[int, int]]:
         """Return the last id and the number of rows of each block that reaches beyond an id, by last id."""
@@ -105,7 +108,7 @@ class SealStore(Protocol):
         """Return what is not clean, one finding a row: `type`, `id`, `leaf` (hex, as it is now) and `block`."""
 
     def inventory(self) -> dict[str, Any]:
-        """Return `digest` of what the last seal kept of objects, `changes` since, and whether seals are `pending`."""
+        """Return `digest` of what the last signed seal kept of objects, and `changes` since."""
 
 
 def run(module: AuditModule, store: SealStore) -> None:
@@ -125,7 +128,8 @@ def run(module: AuditModule, store: SealStore) -> None:
 
 
 def _predicted(step: Mapping[str, Any], store: SealStore) -> dict[str, Any]:
-    return {**store.state(), "pending": store.pending(int(step.get("limit", PAGE))), "complete": True}
+    del step
+    return {**store.state(), "pending": store.pending(PAGE), "complete": True}
 
 
 def _seal(step: Mapping[str, Any], store: SealStore) -> dict[str, Any]:
@@ -138,17 +142,28 @@ def _seal(step: Mapping[str, Any], store: SealStore) -> dict[str, Any]:
         if step.get("entry"):
             store.add(step["entry"].get("number"), step["entry"]["kind"], step["entry"]["attested"])
         pending = [] if wrong else store.pending(PAGE)
-        cursor, complete = step.get("cursor"), False
-        if step.get("finish"):
-            complete = True
-        elif not (wrong or pending) and _is_where_the_ledger_is(step, store.state()):
-            cursor = cursor or store.begin()
-            complete = _fill(cursor, store, int(step["ids"]), started + float(step["seconds"]))
-            if complete:
-                store.attest(cursor)
-                store.finish(cursor)
-            pending = store.pending(PAGE)
+        cursor, complete = step.get("cursor"), bool(step.get("finish"))
+        if not (wrong or complete) and _is_where_the_ledger_is(step, store.state()):
+            if cursor is None:
+                cursor = store.begin()
+                pending = pending and _taken_over(cursor, store)
+            if not pending:
+                complete = _fill(cursor, store, int(step["ids"]), started + float(step["seconds"]))
+                pending = store.pending(PAGE)
+        if complete and cursor and not (wrong or pending):
+            # Not before all is signed: a run that is cut off is repeated from where it began.
+            store.finish(cursor)
         return {**store.state(), "pending": pending, "cursor": cursor, "complete": complete, "wrong": wrong}
+
+
+def _taken_over(cursor: Mapping[str, Any], store: SealStore) -> list[dict[str, Any]]:
+    """Return what waits for a signature and is not in the ledger: of a run that was cut off, or put there by somebody.
+
+    Rows can be compared with what they are signed for at any time. What was done to objects cannot, so that a seal of
+    them is made anew.
+    """
+    store.attest(cursor)
+    return store.pending(PAGE)
 
 
 def _is_where_the_ledger_is(step: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
@@ -160,13 +175,14 @@ def _is_where_the_ledger_is(step: Mapping[str, Any], state: Mapping[str, Any]) -
 
 
 def _fill(cursor: dict[str, Any], store: SealStore, ids: int, deadline: float) -> bool:
-    """Make blocks until there is nothing left or the time is up; tell whether all is done."""
+    """Make seals until there is nothing left or the time is up; tell whether all is done."""
     while cursor["after"] < cursor["until"]:
         until = min(cursor["after"] + ids, cursor["until"])
-        cursor["rows"] = cursor.get("rows", 0) + store.seal(cursor["after"], until)
+        store.seal(cursor["after"], until)
         cursor["after"] = until
-        if time.monotonic() > deadline:
-            return cursor["after"] >= cursor["until"]
+        if time.monotonic() > deadline and until < cursor["until"]:
+            return False
+    store.attest(cursor)
     return True
 
 

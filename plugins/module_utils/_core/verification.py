@@ -38,6 +38,10 @@ class Problem:
     id: int | None = None
     object: str | None = None
 
+    def plain(self) -> dict[str, Any]:
+        """Return the fields that say something."""
+        return {key: value for key, value in asdict(self).items() if value not in (None, "")}
+
 
 def differences(planner: Callable[[], Plan]) -> list[Problem]:
     """Return what a plan would change, once for each difference; a refusal to plan is a problem as well."""
@@ -69,7 +73,7 @@ def report(module: AuditModule, problems: Sequence[Problem], probes: int | None,
     :raises AuditError: when there are problems, unless the user wants only to hear of them.
     """
     types = {problem.type for problem in problems}
-    plain = [{key: value for key, value in asdict(problem).items() if value} for problem in problems]
+    plain = [problem.plain() for problem in problems]
     module.results.update(
         valid=not problems,
         problems=plain,

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._core.seal import NEW
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .accounts import WRITER
 from .session import Session
@@ -65,8 +66,14 @@ _SERVER = """
 SHOW GLOBAL VARIABLES WHERE variable_name IN ('server_uuid', 'server_uid', 'hostname', 'port', 'datadir')
 """
 
-_KNOWN = """
-SELECT k.object, k.schema_name, k.table_name, k.definition, k.version, k.server FROM {schema}.seal_inventory AS k
+_COLUMNS = "k.object, k.schema_name, k.table_name, k.definition, k.version, k.server"
+
+_OF_SEAL = f"SELECT {_COLUMNS} FROM {{schema}}.seal_inventory AS k WHERE k.seal = {{seal}}"
+
+# What a seal without a signature has kept counts for nothing: whoever may write to tables can have put it there.
+_SIGNED = """
+SELECT MAX(c.number) AS number FROM {schema}.seal AS c
+WHERE c.signature IS NOT NULL AND c.number IN (SELECT n.seal FROM {schema}.seal_inventory AS n)
 """
 
 _TABLES = """
@@ -75,9 +82,10 @@ FROM information_schema.tables AS t
 WHERE (t.table_schema, t.table_name) IN ({names})
 """
 
-_CLEAR = "DELETE FROM {schema}.seal_inventory"
+_FORGET = "DELETE FROM {schema}.seal_inventory"
+_CLEAR = "DELETE FROM {schema}.seal_inventory WHERE seal <> {signed}"
 _FILL = """
-INSERT INTO {schema}.seal_inventory (object, schema_name, table_name, definition, version, server) VALUES {rows}
+INSERT INTO {schema}.seal_inventory (seal, object, schema_name, table_name, definition, version, server) VALUES {rows}
 """
 #: Objects that one statement writes.
 _AT_ONCE = 1_000
@@ -133,7 +141,13 @@ class Inventory:
         return {row["object"]: Object(**row, server=server) for row in rows}
 
     def known(self) -> Objects:
-        return {row["object"]: Object(**row) for row in self._all(_KNOWN)}
+        return self._of_seal(self._signed())
+
+    def _of_seal(self, seal: int) -> Objects:
+        return {row["object"]: Object(**row) for row in self._all(_OF_SEAL, seal=Literal(seal))}
+
+    def _signed(self) -> int:
+        return self._all(_SIGNED)[0]["number"] or 0
 
     def records(self, after: int) -> list[Mapping[str, Any]]:
         """Return what rollouts have recorded after an id, in order: `object`, `before` and `after`."""
@@ -149,16 +163,19 @@ class Inventory:
 
     def forget(self) -> None:
         """Know no objects of a last seal any more."""
-        self.session.execute(sql(_CLEAR, **self.places).render(self.session))
+        self._execute(_FORGET)
 
-    def keep(self, found: Found) -> str:
-        """Keep the objects as they were found; return the digest. To be called in a transaction."""
-        self.forget()
+    def keep(self, seal: int, found: Found) -> str:
+        """Keep the objects as they were found for a seal; return the digest. To be called in a transaction."""
+        self._execute(_CLEAR, signed=Literal(self._signed()))
         objects = list(found.current.values())
         for start in range(0, len(objects), _AT_ONCE):
-            rows = tuple(_values(one) for one in objects[start : start + _AT_ONCE])
-            self.session.execute(sql(_FILL, rows=Joined(", ", rows), **self.places).render(self.session))
-        return digest(self.known())
+            rows = tuple(_values(seal, one) for one in objects[start : start + _AT_ONCE])
+            self._execute(_FILL, rows=Joined(", ", rows))
+        return digest(self._of_seal(seal))
+
+    def _execute(self, statement: str, **places: Any) -> None:
+        self.session.execute(sql(statement, **self.places, **places).render(self.session))
 
     def _all(self, query: str, **places: Any) -> list[dict[str, Any]]:
         return self.session.all(sql(query, **self.places, **places).render(self.session))
@@ -191,7 +208,7 @@ class Found:
         places = {name: (self.known[name].schema_name, self.known[name].table_name) for name in gone}
         left = self.inventory.tables(set(places.values()))
         records = self.inventory.records(after)
-        harmless = {name for name, how in changed.items() if how == "is new"}
+        harmless = {name for name, how in changed.items() if how == NEW}
         harmless |= {name for name in gone if places[name] not in left}
         return [
             {"object": name, "change": how, "recorded": name in harmless or self._explained(name, records)}
@@ -205,7 +222,7 @@ class Found:
     def _change(self, name: str) -> str:
         now, then = self.current.get(name), self.known.get(name)
         if then is None:
-            return "is new"
+            return NEW
         if now is None:
             return "is gone"
         if now.definition != then.definition:
@@ -230,6 +247,6 @@ def digest(objects: Objects) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def _values(one: Object) -> Sql:
-    fields = (one.object, one.schema_name, one.table_name, one.definition, one.version, one.server)
+def _values(seal: int, one: Object) -> Sql:
+    fields = (seal, one.object, one.schema_name, one.table_name, one.definition, one.version, one.server)
     return sql("({values})", values=Joined(", ", tuple(Literal(field) for field in fields)))

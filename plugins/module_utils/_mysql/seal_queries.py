@@ -41,8 +41,10 @@ FROM information_schema.innodb_trx AS t
 WHERE t.trx_id BETWEEN 1 AND 281474976710655 OR t.trx_mysql_thread_id = CONNECTION_ID()
 """
 
+# Another run may have been faster, and further.
 ADVANCE = """
 UPDATE {schema}.seal_state SET watermark = {watermark}, marked_at = {marked_at}, marks = {marks}
+WHERE watermark = {began}
 """
 
 _HEADER = """
@@ -90,15 +92,19 @@ WHERE NOT UNHEX(c.digest) <=> UNHEX(n.digest)
 """
 )
 
-# The rows of a seal that is thrown away are in none again, whatever the run that made it had come to think.
-REOPEN = """
-UPDATE {schema}.seal_state AS s
-JOIN (SELECT MIN(c.first_id) - 1 AS up_to FROM {schema}.seal AS c WHERE c.signature IS NULL) AS f
-  ON f.up_to < s.watermark
-SET s.watermark = f.up_to, s.marked_at = NULL
+DISCARD = "DELETE FROM {schema}.seal WHERE signature IS NULL"
+
+#: What waits from a seal of objects on.
+WAITING = """
+SELECT c.number, c.attested FROM {schema}.seal AS c
+WHERE c.signature IS NULL AND c.number >= (
+  SELECT MIN(w.number) FROM {schema}.seal AS w WHERE w.signature IS NULL AND w.kind = 'catalog')
+ORDER BY c.number
 """
 
-DISCARD = "DELETE FROM {schema}.seal WHERE signature IS NULL"
+WITHDRAW = "DELETE FROM {schema}.seal WHERE number >= {number} AND signature IS NULL"
+
+NEXT_NUMBER = "SELECT COALESCE(MAX(c.number), 0) + 1 AS number FROM {schema}.seal AS c"
 
 ADD = """
 INSERT INTO {schema}.seal (number, kind, period, ids, first_id, last_id, row_count, leaves, root, attested, sealed_at)

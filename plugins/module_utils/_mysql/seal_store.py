@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from .._core.errors import AuditError
-from .._core.seal import ranges
+from .._core.seal import CATALOG, altered, of_objects, ranges
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from . import seal_queries as queries
 from .canonical import digest
-from .seal_inventory import Inventory
+from .seal_inventory import Found, Inventory
 from .seal_rows import Comparison, NewBlock, Row, microseconds, moment, new_blocks, sealed_rows, unpack, unsealed
 from .seal_watermark import begin
 from .session import Session
@@ -83,9 +83,7 @@ class SealStore:
         return min((number for number in wrong if number is not None), default=None)
 
     def discard(self) -> None:
-        # The objects of a seal that never was: the next one says anew which there are.
         self.objects.forget()
-        self._execute(queries.REOPEN)
         self._execute(queries.DISCARD)
 
     def add(self, number: int | None, kind: str, attested: Mapping[str, Any]) -> None:
@@ -96,16 +94,13 @@ class SealStore:
     def begin(self) -> dict[str, Any]:
         return begin(self)
 
-    def seal(self, after: int, until: int) -> int:
+    def seal(self, after: int, until: int) -> None:
         position = self.position()
         marked_at = position["marked_at"]
         reached = {"watermark": position["watermark"], "marked_at": marked_at and f"{marked_at[:19]}Z"}
-        rows = 0
         for chunk in self._unsealed(after, until):
             for block in new_blocks(chunk, marked_at and microseconds(marked_at) - _TOLERANCE):
                 self._add_block(block, reached)
-                rows += block.rows
-        return rows
 
     def finish(self, cursor: Mapping[str, Any]) -> None:
         reached = cursor["reached"]
@@ -115,23 +110,30 @@ class SealStore:
                 watermark=Literal(reached["id"] if reached else cursor["began"]),
                 marked_at=Literal(reached["at"] if reached else cursor["marked_at"]),
                 marks=Literal(tuple(cursor["marks"])),
+                began=Literal(cursor["began"]),
             )
 
-    def attest(self, cursor: Mapping[str, Any]) -> bool:
+    def attest(self, cursor: Mapping[str, Any]) -> None:
         found = self.objects.read()
         changes = found.changes(int(cursor["began"]))
-        if not (changes or found.stale):
-            return False
+        waiting = self._all(queries.WAITING)
+        if not (waiting or changes or found.stale):
+            return
         self.session.execute("START TRANSACTION")
-        attested: dict[str, Any] = {"inventory": self.objects.keep(found)}
-        if found.known:
-            attested["compared"] = found.kept
-            attested["altered"] = [change for change in changes if change["change"] != "is new"]
-        else:
-            attested.update(altered=[], objects=len(changes))
-        self.add(None, "catalog", attested)
-        self.session.execute("COMMIT")
-        return True
+        if waiting:
+            self._execute(queries.WITHDRAW, number=Literal(waiting[0]["number"]))
+        attested = self._attested(found, changes) if changes or found.stale else None
+        # The one that waits may be in the ledger of another controller by now.
+        same = attested and [json.loads(row["attested"]) for row in waiting] == [attested]
+        self.session.execute("ROLLBACK" if same else "COMMIT")
+
+    def _attested(self, found: Found, changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Add the seal that says how objects are; return what it says."""
+        number = self._one(queries.NEXT_NUMBER)["number"]
+        digest_now = self.objects.keep(number, found)
+        attested = of_objects(digest_now, found.kept if found.known else None, changes)
+        self.add(number, CATALOG, attested)
+        return attested
 
     def bounds(self, after: int) -> list[tuple[int, int]]:
         return [(row["last_id"], row["rows"]) for row in self._all(queries.BOUNDS, after=Literal(after))]
@@ -164,9 +166,7 @@ class SealStore:
     def inventory(self) -> dict[str, Any]:
         found = self.objects.read()
         changes = found.changes(int(self.position()["watermark"])) if found.known else []
-        changes = [change for change in changes if change["change"] != "is new"]
-        pending = bool(self._all(queries.PENDING, limit=Literal(1)))
-        return {"digest": found.kept if found.known else None, "changes": changes, "pending": pending}
+        return {"digest": found.kept if found.known else None, "changes": altered(changes)}
 
     def _compared(self, after: int, until: int, exempt: Sequence[Sequence[int]], watermark: int) -> Comparison:
         # In this order: what is sealed meanwhile is above the watermark, and of no block that was asked for.

@@ -114,15 +114,18 @@ CREATE TABLE IF NOT EXISTS {schema}.seal_state (
   marks     JSON        NOT NULL
 ) """
     + _AS_LOG,
-    # Triggers, routines and events of ours at the last seal; `version` is when each was made or altered on `server`.
+    # Triggers, routines and events of ours at the last seal that says how they are, and at the one that waits for a
+    # signature; `version` is when each was made or altered on `server`.
     "seal_inventory": """
 CREATE TABLE IF NOT EXISTS {schema}.seal_inventory (
-  object      VARCHAR(300) NOT NULL PRIMARY KEY,
+  seal        BIGINT       NOT NULL,
+  object      VARCHAR(300) NOT NULL,
   schema_name VARCHAR(64)  NOT NULL,
   table_name  VARCHAR(64)  NOT NULL,
   definition  CHAR(64)     NOT NULL,
   version     VARCHAR(32)  NOT NULL,
-  server      TEXT         NOT NULL
+  server      TEXT         NOT NULL,
+  PRIMARY KEY (seal, object)
 ) """
     + _AS_LOG,
     # Carries capture triggers like any audited table: verify's probe changes it and finds itself in the log.

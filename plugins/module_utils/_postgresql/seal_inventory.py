@@ -69,7 +69,7 @@ SELECT coalesce(c.object, k.object) AS object, coalesce(c.schema_name, k.schema_
            SELECT y.relispartition OR y.relkind = 'p' FROM pg_class AS y
            WHERE y.oid = to_regclass(format('%I.%I', k.schema_name, k.table_name))))) AS harmless
 FROM current AS c
-FULL JOIN {schema}.seal_inventory AS k ON k.object = c.object
+FULL JOIN ({kept}) AS k ON k.object = c.object
 CROSS JOIN place AS p
 WHERE c.object IS NULL OR k.object IS NULL OR c.definition <> k.definition
    OR (c.version <> k.version AND k.cluster = p.cluster)
@@ -81,19 +81,31 @@ SELECT encode(sha256(convert_to(coalesce(string_agg(
          concat_ws(' ', k.object, k.relation, k.definition, k.version, k.cluster), e'\\n'
          ORDER BY k.object COLLATE "C"), ''), 'UTF8')), 'hex') AS digest,
        count(*) > 0 AS filled
-FROM {schema}.seal_inventory AS k
+FROM ({objects}) AS k
 """
 
-_STALE = """
-SELECT EXISTS (SELECT FROM {schema}.seal_inventory AS k WHERE k.cluster <> p.cluster) AS stale
+# What a seal without a signature has kept counts for nothing: whoever may write to tables can have put it there.
+_KEPT = """
+SELECT i.* FROM {schema}.seal_inventory AS i
+WHERE i.seal = (SELECT max(c.number) FROM {schema}.seal AS c
+                WHERE c.signature IS NOT NULL AND c.number IN (SELECT n.seal FROM {schema}.seal_inventory AS n))
+"""
+
+_OF_SEAL = "SELECT i.* FROM {schema}.seal_inventory AS i WHERE i.seal = {seal}"
+
+_SETTLED = """
+SELECT NOT EXISTS (SELECT FROM ({kept}) AS k WHERE k.cluster <> p.cluster)
+   AND NOT EXISTS (SELECT FROM {schema}.seal AS c WHERE c.signature IS NULL AND c.kind = 'catalog') AS settled
 FROM ({cluster}) AS p
 """
 
-_CLEAR = "DELETE FROM {schema}.seal_inventory"
+_FORGET = "DELETE FROM {schema}.seal_inventory"
+
+_CLEAR = _FORGET + " AS i WHERE i.seal NOT IN (SELECT k.seal FROM ({kept}) AS k)"
 
 _FILL = """
-INSERT INTO {schema}.seal_inventory (object, schema_name, table_name, relation, definition, version, cluster)
-SELECT c.object, c.schema_name, c.table_name, c.relation, c.definition, c.version, p.cluster
+INSERT INTO {schema}.seal_inventory (seal, object, schema_name, table_name, relation, definition, version, cluster)
+SELECT {seal}, c.object, c.schema_name, c.table_name, c.relation, c.definition, c.version, p.cluster
 FROM ({current}) AS c CROSS JOIN ({cluster}) AS p
 """
 
@@ -124,6 +136,7 @@ class Inventory:
             "cluster": sql(_CLUSTER),
         }
         self.places["current"] = sql(_CURRENT, **self.places)
+        self.places["kept"] = sql(_KEPT, **self.places)
 
     def changes(self, after: int) -> list[dict[str, Any]]:
         """Return what is not as it was at the last seal, and whether the log has a record of it after an id."""
@@ -156,23 +169,27 @@ class Inventory:
         return {row.object for row in self._all(_CHANGES) if row.change != "is new"}
 
     def digest(self) -> str | None:
-        """Return the digest of what the last seal has kept, or None when there is nothing yet."""
-        row = self._all(_DIGEST)[0]
+        """Return the digest of what the last signed seal has kept, or None when there is nothing yet."""
+        row = self._all(_DIGEST, objects=self.places["kept"])[0]
         return row.digest if row.filled else None
 
     def forget(self) -> None:
         """Keep nothing: the next seal says how the objects are then, and compares them with nothing."""
-        self.session.execute(sql(_CLEAR, **self.places).render(self.session))
+        self._execute(_FORGET)
 
-    def stale(self) -> bool:
-        """Tell whether what is kept is another cluster's, whose transaction numbers mean nothing here."""
-        return bool(self._all(_STALE)[0].stale)
+    def settled(self) -> bool:
+        """Tell whether what is kept is this cluster's, whose transaction numbers count, and no seal of it waits."""
+        return bool(self._all(_SETTLED)[0].settled)
 
-    def keep(self) -> str:
-        """Keep the objects as they are now; return the digest. To be called in a transaction."""
-        for statement in (_CLEAR, _FILL):
-            self.session.execute(sql(statement, **self.places).render(self.session))
-        return self._all(_DIGEST)[0].digest
+    def keep(self, seal: int) -> str:
+        """Keep the objects as they are now for a seal; return the digest. To be called in a transaction."""
+        number = Literal(seal)
+        self._execute(_CLEAR)
+        self._execute(_FILL, seal=number)
+        return self._all(_DIGEST, objects=sql(_OF_SEAL, seal=number, **self.places))[0].digest
+
+    def _execute(self, statement: str, **places: Any) -> None:
+        self.session.execute(sql(statement, **self.places, **places).render(self.session))
 
     def _all(self, query: str, **places: Any) -> list[Any]:
         statement: Sql = sql(query, **self.places, **places)

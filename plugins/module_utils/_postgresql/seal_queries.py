@@ -47,8 +47,10 @@ WHERE l.relation = {log}::regclass AND l.mode = 'RowExclusiveLock' AND l.granted
   AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
 """
 
+# Another run may have been faster, and further.
 ADVANCE = """
 UPDATE {schema}.seal_state SET watermark = {watermark}, marked_at = {marked_at}, marks = {marks}
+WHERE watermark = {began}
 """
 
 _HEADER = """
@@ -90,17 +92,23 @@ LEFT JOIN {schema}.seal AS c ON c.number = n.number
 WHERE c.digest IS DISTINCT FROM n.digest
 """
 
-# The rows of a seal that is thrown away are in none again, whatever the run that made it had come to think.
-DISCARD = """
-WITH gone AS (DELETE FROM {schema}.seal AS c WHERE c.signature IS NULL RETURNING lower(c.ids) - 1 AS before),
-first AS (SELECT min(g.before) AS before FROM gone AS g)
-UPDATE {schema}.seal_state AS s SET watermark = f.before, marked_at = NULL
-FROM first AS f WHERE f.before < s.watermark
+DISCARD = "DELETE FROM {schema}.seal AS c WHERE c.signature IS NULL"
+
+#: What waits from a seal of objects on, and what that one says.
+WITHDRAW = """
+WITH gone AS (
+  DELETE FROM {schema}.seal AS c
+  WHERE c.signature IS NULL AND c.number >= (
+    SELECT min(w.number) FROM {schema}.seal AS w WHERE w.signature IS NULL AND w.kind = 'catalog')
+  RETURNING c.number, c.attested
+)
+SELECT g.number, g.attested FROM gone AS g ORDER BY g.number
 """
 
+NEXT_NUMBER = "SELECT coalesce(max(c.number), 0) + 1 AS number FROM {schema}.seal AS c"
+
 ADD = """
-INSERT INTO {schema}.seal (number, kind, attested)
-VALUES (coalesce({number}, (SELECT coalesce(max(c.number), 0) + 1 FROM {schema}.seal AS c)), {kind}, {attested})
+INSERT INTO {schema}.seal (number, kind, attested) VALUES (coalesce({number}, ({next_number})), {kind}, {attested})
 """
 
 # BRIN knows nothing of the pages that were added since the last VACUUM, so that every search would read them all.
@@ -146,7 +154,6 @@ SELECT (SELECT coalesce(max(c.number), 0) FROM {schema}.seal AS c) + row_number(
          'backdated', b.backdated, 'watermark', {watermark}::bigint,
          'marked_at', to_char({marked_at}::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')))
 FROM block AS b
-RETURNING row_count
 """
 
 BOUNDS = """

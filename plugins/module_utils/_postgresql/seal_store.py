@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .._core.errors import AuditError
+from .._core.seal import CATALOG, altered, of_objects
 from .._core.sql import Identifier, Literal, sql
 from .._core.watermark import remaining
 from . import seal_queries as queries
@@ -23,9 +24,6 @@ _INSTALLED = "SELECT to_regclass({state}) IS NOT NULL AS installed"
 _ROWS = "{schema}.audit_log_data"
 _ROWS_MOVING = "(SELECT * FROM {schema}.audit_log_data UNION ALL SELECT * FROM {schema}.audit_log_moving)"
 _MOVING = "SELECT to_regclass({moving}) IS NOT NULL AS moving"
-
-#: What the server calls a transaction that it has recovered begins with this, in place of the number of a backend.
-_RECOVERED = "-1/"
 
 #: What the virtual transaction of a prepared transaction begins with whose session the server has no memory of.
 _RECOVERED = "-1/"
@@ -47,6 +45,7 @@ class SealStore:
             "catch_all": Literal(f"{name}.audit_log_future"),
             "rows": sql(_ROWS, schema=Identifier.of(schema)),
             "last_id": sql(queries.LAST_ID, schema=Identifier.of(schema)),
+            "next_number": sql(queries.NEXT_NUMBER, schema=Identifier.of(schema)),
             **LOCK_PLACES,
         }
         if not self._one(_INSTALLED, state=Literal(f"{name}.seal_state")).installed:
@@ -107,11 +106,10 @@ class SealStore:
             "known": state.marks,
         }
 
-    def seal(self, after: int, until: int) -> int:
+    def seal(self, after: int, until: int) -> None:
         state = self._one(queries.STATE)
         place = {"marked_at": Literal(state.marked_at), "watermark": Literal(state.watermark)}
-        rows = self._all(queries.SEAL, after=Literal(after), until=Literal(until), **place)
-        return sum(row.row_count for row in rows)
+        self._execute(queries.SEAL, after=Literal(after), until=Literal(until), **place)
 
     def finish(self, cursor: Mapping[str, Any]) -> None:
         # Rows that were moved meanwhile may have been out of sight: the next run looks for them again.
@@ -127,27 +125,29 @@ class SealStore:
                 watermark=Literal(watermark),
                 marked_at=Literal(marked_at),
                 marks=Literal(tuple(cursor["marks"])),
+                began=Literal(cursor["began"]),
             )
 
-    def attest(self, cursor: Mapping[str, Any]) -> bool:
-        if not (self.objects.differ() or self.objects.stale()):
-            return False
+    def attest(self, cursor: Mapping[str, Any]) -> None:
+        if self.objects.settled() and not self.objects.differ():
+            return
         # What is compared is what is kept, whoever alters an object meanwhile.
         self.session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        changes = self.objects.changes(int(cursor["began"]))
-        compared = self.objects.digest()
-        first = compared is None
-        digest = self.objects.keep()
-        altered = [] if first else [change for change in changes if change["change"] != "is new"]
-        attested = {
-            "inventory": digest,
-            "compared": compared,
-            "altered": altered,
-            "objects": len(changes) if first else None,
-        }
-        self.add(None, "catalog", {key: value for key, value in attested.items() if value is not None})
-        self.session.execute("COMMIT")
-        return True
+        waiting = [row.attested for row in self._all(queries.WITHDRAW)]
+        attested = self._attested(int(cursor["began"]))
+        # The one that waits may be in the ledger of another controller by now.
+        self.session.execute("ROLLBACK" if attested and waiting == [attested] else "COMMIT")
+
+    def _attested(self, after: int) -> dict[str, Any] | None:
+        """Add the seal that says how objects are, if they have changed since the last; return what it says."""
+        changes = self.objects.changes(after)
+        if self.objects.settled() and not changes:
+            return None
+        number = self._one(queries.NEXT_NUMBER).number
+        compared, digest = self.objects.digest(), self.objects.keep(number)
+        attested = of_objects(digest, compared, changes)
+        self.add(number, CATALOG, attested)
+        return attested
 
     def bounds(self, after: int) -> list[tuple[int, int]]:
         return [(row.last_id, row.rows) for row in self._all(queries.BOUNDS, after=Literal(after))]
@@ -170,9 +170,7 @@ class SealStore:
         state = self.state()
         digest = self.objects.digest()
         changes = [] if digest is None else self.objects.changes(state["watermark"])
-        waiting = bool(self.pending(1))
-        altered = [change for change in changes if change["change"] != "is new"]
-        return {"digest": digest, "changes": altered, "pending": waiting}
+        return {"digest": digest, "changes": altered(changes)}
 
     def _holders(self) -> list[str]:
         return self._one(queries.HOLDERS).holders

@@ -131,17 +131,19 @@ CREATE TABLE {schema}.seal_state (
   marks     jsonb       NOT NULL DEFAULT '[]'
 )
 """,
-    # Triggers and functions of ours at the last seal; `version` is the row's xmin in the catalogue, `relation` the OID
-    # of a trigger's table.
+    # Triggers and functions of ours at the last seal that says how they are, and at the one that waits for a signature;
+    # `version` is the row's xmin in the catalogue, `relation` the OID of a trigger's table.
     "seal_inventory": """
 CREATE TABLE {schema}.seal_inventory (
-  object      text PRIMARY KEY,
+  seal        bigint NOT NULL,
+  object      text   NOT NULL,
   schema_name text,
   table_name  text   NOT NULL,
   relation    bigint NOT NULL,
   definition  text   NOT NULL,
   version     bigint NOT NULL,
-  cluster     text   NOT NULL
+  cluster     text   NOT NULL,
+  PRIMARY KEY (seal, object)
 )
 """,
     # What no event trigger sees, as it was at `seen_at`.

@@ -278,6 +278,34 @@ def test_a_trigger_that_a_rollout_has_put_right_is_named_all_the_same(log: Schem
     assert [problem["object"] for problem in problems] == [f"trigger {name} on {log.name}.item"]
 
 
+def test_a_forged_seal_that_says_that_nothing_changed_is_not_signed(log: Schema, sealer: Sealer) -> None:
+    add(log, 1, 5)
+    sealer.seal()
+    name, body = _trigger(log, "INSERT")
+    log.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'")
+    log.execute(f"DROP TRIGGER `{name}`")
+    log.execute("INSERT INTO item VALUES (666, 'unseen')")
+    log.execute(f"CREATE DEFINER = audit_writer@localhost TRIGGER `{name}` AFTER INSERT ON item FOR EACH ROW " + body)
+    log.execute(
+        "INSERT INTO audit.seal (number, kind, row_count, attested, sealed_at) "
+        "SELECT 3, c.kind, 0, JSON_OBJECT('inventory', 'no matter', 'altered', JSON_ARRAY(), 'compared', "
+        "JSON_VALUE(c.attested, '$.inventory')), c.sealed_at FROM audit.seal AS c WHERE c.number = 2"
+    )
+    log.execute(
+        "INSERT INTO audit.seal_inventory SELECT 3, k.object, k.schema_name, k.table_name, k.definition, "
+        "COALESCE((SELECT DATE_FORMAT(t.created, '%%Y-%%m-%%d %%H:%%i:%%s.%%f') FROM information_schema.triggers AS t "
+        "WHERE t.trigger_name = %s AND t.event_object_schema = %s AND k.object LIKE CONCAT('trigger ', %s, '%%')), "
+        "k.version), k.server FROM audit.seal_inventory AS k",
+        *(name, log.name, name),
+    )
+    wanted = f"trigger {name} on {log.name}.item"
+    assert [problem["object"] for problem in sealer.verify()["problems"]] == [wanted]
+    assert [seal["kind"] for seal in sealer.seal()["seals"]] == ["catalog"]
+    problems = sealer.verify()["problems"]
+    assert [(problem["object"], problem["block"]) for problem in problems] == [(wanted, 3)]
+    assert not sealer.seal()["changed"]
+
+
 @pytest.mark.usefixtures("history")
 def test_an_edited_ledger_is_named(sealer: Sealer) -> None:
     lines = sealer.ledger.read_text().splitlines()
