@@ -65,9 +65,12 @@ class Plugin:
         return self.present(state="absent", **options)
 
     def execute(self, statement: str) -> list[tuple[t.Any, ...]]:
-        """Execute SQL as root, in a connection of its own."""
+        """Execute SQL as root, in a connection of its own; return when the plugin has written its record."""
         with contextlib.closing(connect(self.server)) as connection:
-            return fetch(connection, statement)
+            rows = fetch(connection, statement)
+            # The server answers before it tells the plugin, but takes the next command only after that.
+            connection.ping(reconnect=False)
+            return rows
 
     def value(self, statement: str) -> t.Any:
         """Return the first column of the first row."""

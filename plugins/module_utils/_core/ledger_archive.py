@@ -78,16 +78,17 @@ class Block:
 class ArchiveCheck:
     """The comparison of archives with a ledger.
 
+    :param vouched: those of the ledger's entries that may explain or accept anything.
     :ivar rows: lines that were compared.
     """
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], vouched: Sequence[Entry]) -> None:
         self.rows = 0
         self.problems: list[Problem] = []
-        self._entries = entries
+        self._accepted = ledger_check.accepted(vouched)
         self._blocks: dict[int, Block] = {}
         # After a restore, ids of seals that it took away are given to other rows.
-        lost = ledger_check.lost_seals(entries)
+        lost = ledger_check.lost_seals(vouched)
         self._seals = {
             entry.seal.number: entry.seal
             for entry in entries
@@ -116,7 +117,7 @@ class ArchiveCheck:
         for number, seal in self._seals.items():
             if first <= (seal.period or "") <= last and number not in self._blocks:
                 self._blocks[number] = Block(seal)
-        accepted = {known.get("block") for known in ledger_check.accepted(self._entries) if known.get("id") is not None}
+        accepted = {known.get("block") for known in self._accepted if known.get("id") is not None}
         for number in sorted(self._blocks):
             block = self._blocks[number]
             block.finish()
@@ -173,7 +174,7 @@ def verify(
     settled = ledger_check.settled(vouched)
     unexplained = ledger_check.unexplained(vouched)
     problems += [problem for problem in unexplained if ledger_check.identity(vars(problem)) not in settled]
-    check = ArchiveCheck(vouched)
+    check = ArchiveCheck(entries, vouched)
     given = False
     for path in archives:
         given = True
