@@ -11,6 +11,7 @@ import pathlib
 import typing as t
 
 import pytest
+import running
 from auditing import install_trail, rollout, wanted
 from databases import Database, fetch
 from local_postgresql import LocalPostgresql
@@ -160,6 +161,20 @@ def test_changes_of_policies(log: SealedLog) -> None:
         stays_clean(log)
     log.db.execute("CREATE TABLE item_3 (id int PRIMARY KEY); INSERT INTO item_3 VALUES (1)")
     stays_clean(log)
+
+
+@pytest.mark.parametrize("events", [["ddl", "login"], []], ids=["DDL is recorded", "DDL is not recorded"])
+def test_auditing_that_is_taken_out_and_put_back(db: Database, tmp_path: pathlib.Path, events: list[str]) -> None:
+    install_trail(db, events=events)
+    log = sealed(db, tmp_path)
+    log.sealer.rollout["events"] = events
+    rollout(db, policies=[])
+    assert running.run_module("postgresql_audit_trail", **db.login, state="absent").changed
+    assert db.value("SELECT count(*) FROM audit.audit_log_data") > 0
+    install_trail(db, events=events)
+    rollout(db, policies=[wanted("public.item")])
+    stays_clean(log, 101)
+    assert not running.run_module("postgresql_audit_trail", **db.login, events=events).changed
 
 
 def test_recorded_events_that_are_turned_off_and_on_again(log: SealedLog) -> None:

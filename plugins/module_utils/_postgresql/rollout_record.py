@@ -13,11 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .._core.sql import Identifier, Literal, sql
+from .._core.sql import Identifier, Literal, Sql, sql
 from .seal_inventory import EVENT, Inventory
 from .session import Session
 
-_EXISTS = "SELECT to_regclass({inventory}) IS NOT NULL AS made"
+_EXISTS = """
+SELECT to_regclass({inventory}) IS NOT NULL AND EXISTS (
+         SELECT FROM pg_proc AS p
+         WHERE p.pronamespace = to_regnamespace({schema_text}) AND p.proname = 'record_event') AS made
+"""
 
 _WANTED = """
 SELECT EXISTS (SELECT FROM {schema}.seal_inventory)
@@ -29,6 +33,20 @@ SELECT EXISTS (SELECT FROM {schema}.seal_inventory)
 _RECORD = """
 SELECT {schema}.record_event('EVENT', {schema_text}, {event}, NULL, NULL, {document}::jsonb)
 """
+
+# Who takes the trail out takes out what records it, which is why it is recorded before.
+_REMOVAL = """
+SELECT {schema}.record_event('EVENT', {schema_text}, {event}, NULL, NULL,
+         jsonb_build_object('event', {event}, 'success', true, 'objects', k.objects))
+FROM (SELECT jsonb_agg(DISTINCT i.object) AS objects FROM {schema}.seal_inventory AS i
+      WHERE i.object NOT LIKE 'trigger %') AS k
+WHERE k.objects IS NOT NULL
+"""
+
+
+def removal(schema: str) -> Sql:
+    """Return what records that functions and event triggers go, while there is something that can record it."""
+    return sql(_REMOVAL, schema=Identifier.of(schema), schema_text=Literal(schema), event=Literal(EVENT))
 
 
 @contextmanager
@@ -50,8 +68,9 @@ def recorded(session: Session, schema: str | None) -> Iterator[None]:
 
 
 def _is_made(session: Session, schema: str) -> bool:
-    inventory = Literal(f"{session.identifier(schema)}.seal_inventory")
-    return bool(session.one(sql(_EXISTS, inventory=inventory).render(session)).made)
+    name = session.identifier(schema)
+    places = {"inventory": Literal(f"{name}.seal_inventory"), "schema_text": Literal(name)}
+    return bool(session.one(sql(_EXISTS, **places).render(session)).made)
 
 
 def _is_wanted(session: Session, schema: str) -> bool:

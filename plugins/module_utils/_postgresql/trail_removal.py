@@ -12,6 +12,7 @@ from .._core.sql import Identifier, sql
 from .event_triggers import EVENT_TRIGGERS
 from .login import Login
 from .roles import OWNER, READER, WRITER
+from .rollout_record import removal
 from .trail_catalog import TrailCatalog
 from .trail_options import MARK
 from .trail_tables import VIEWS
@@ -49,6 +50,8 @@ def plan_removal(catalog: TrailCatalog, drop_log: bool) -> Plan:
     catalog.login.require()
     steps = plan.transaction(f"trail {catalog.schema_name}", required=True)
     schema = Identifier.of(catalog.schema_name)
+    if not drop_log and "seal_inventory" in catalog.relations and "record_event" in catalog.functions:
+        steps.add(removal(catalog.schema_name), "the log gets a record of it, if it is sealed")
     for name in EVENT_TRIGGERS:
         if catalog.event_triggers.get(name, {}).get("ours"):
             steps.add(sql("DROP EVENT TRIGGER {trigger}", trigger=Identifier.of(name)), f"event trigger {name} goes")
