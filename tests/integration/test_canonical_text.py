@@ -38,9 +38,10 @@ def test_every_character_is_kept_in_every_text(trail: Database) -> None:
 
 def test_texts_that_need_an_escape_and_those_that_do_not_are_written_alike(trail: Database) -> None:
     trail.execute(_FILL)
-    # Text by text with to_json(), which is slower and what the fast way has to equal.
-    named = " || ".join(f"coalesce(',\"{name}\":' || to_json(r.{name})::text, '')" for name in _TEXTS[:4])
-    different = trail.value(
-        f"SELECT count(*) FROM audit.audit_log_data AS r WHERE strpos(audit.canonical(r), {named}) = 0"
-    )
-    assert different == 0
+    # Text by text with to_json(), which is slower and what the fast way has to equal. These are side by side.
+    for names in (("action", "changed_by", "db_user"), ("application_name", "schema_name", "table_name", "record_id")):
+        named = " || ".join(f"coalesce(',\"{name}\":' || to_json(r.{name})::text, '')" for name in names)
+        different = trail.value(
+            f"SELECT count(*) FROM audit.audit_log_data AS r WHERE strpos(audit.canonical(r), {named}) = 0"
+        )
+        assert different == 0

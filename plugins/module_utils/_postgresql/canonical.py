@@ -12,33 +12,36 @@ quoted, and NULL is not the JSON value null.
 
 from __future__ import annotations
 
-from .._core.sql import Identifier, Sql, Verbatim, sql
+from .._core.sql import Identifier, Sql, sql
 
-# Every || copies what is before it, hence the brackets, and the images last. to_json() looks a type up at every call,
-# hence without it where no text needs an escape, which one look at all of them tells. What is not in the pattern may
-# need none either; the other way writes the same. No backslash in it: this is also the text of an SQL function, which
-# a session with standard_conforming_strings = off would read differently.
+# Every || copies what is before it, hence the brackets, and the images last. Where no text needs an escape, which one
+# look at all of them tells, none is escaped: to_json() looks a type up at every call. What is not in the pattern may
+# need none either; the other way writes the same. No backslash in it: this is also the text of an SQL function, which a
+# session with standard_conforming_strings = off would read differently. A text ends with the quote of the next part.
 _CANONICAL = """(('{"id":' || {row}.id || ',"changed_at":' || to_json({row}.changed_at AT TIME ZONE 'UTC')::text
-     || ',"transaction_id":"' || {row}.transaction_id::text || '"')
+     || ',"transaction_id":"' || {row}.transaction_id::text)
     || CASE
-         WHEN concat({row}.action, {row}.schema_name, {row}.table_name, {row}.record_id, {row}.changed_by,
-                     {row}.db_user, {row}.application_name) COLLATE "C" ~ '^[] !#-[^-~]*$'
+         WHEN ({row}.action || {row}.changed_by || {row}.db_user || coalesce({row}.application_name, '')
+               || coalesce({row}.schema_name, '') || coalesce({row}.table_name, '') || coalesce({row}.record_id, '')
+              ) COLLATE "C" ~ '^[] !#-[^-~]*$'
          THEN {plain} ELSE {escaped}
        END)
-   || (coalesce(',"policy_id":' || {row}.policy_id, '')
+   || (coalesce('","policy_id":' || {row}.policy_id, '"')
+    || coalesce(',"hidden_changes":' || to_json({row}.hidden_changes)::text, '')
     || coalesce(',"context":' || {row}.context::text, '')
     || coalesce(',"old_values":' || {row}.old_values::text, '')
     || coalesce(',"new_values":' || {row}.new_values::text || '}', '}'))"""
 
 _TEXTS = """(
-           (',"action":{quote}' || {action} || '{quote}'
-            || coalesce(',"schema_name":{quote}' || {schema_name} || '{quote}', '')
-            || coalesce(',"table_name":{quote}' || {table_name} || '{quote}', '')
-            || coalesce(',"record_id":{quote}' || {record_id} || '{quote}', '')
-            || coalesce(',"hidden_changes":' || to_json({row}.hidden_changes)::text, ''))
-           || (',"changed_by":{quote}' || {changed_by} || '{quote},"db_user":{quote}' || {db_user} || '{quote}'
-            || coalesce(',"client_ip":"' || {row}.client_ip::text || '"', '')
-            || coalesce(',"application_name":{quote}' || {application_name} || '{quote}', '')))"""
+           ('","action":"' || {action} || '","changed_by":"' || {changed_by} || '","db_user":"' || {db_user}
+            || coalesce('","client_ip":"' || abbrev({row}.client_ip), ''))
+           || (coalesce('","application_name":"' || {application_name}, '')
+            || coalesce('","schema_name":"' || {schema_name}, '')
+            || coalesce('","table_name":"' || {table_name}, '')
+            || coalesce('","record_id":"' || {record_id}, '')))"""
+
+# Without the quotes around it.
+_ESCAPED = "left(substr(to_json({row}.{column})::text, 2), -1)"
 
 _TEXT_COLUMNS = ("action", "schema_name", "table_name", "record_id", "changed_by", "db_user", "application_name")
 
@@ -46,17 +49,12 @@ _TEXT_COLUMNS = ("action", "schema_name", "table_name", "record_id", "changed_by
 def canonical(row: str) -> Sql:
     """Return the expression for the text of the row that a query calls `row`."""
     name = Identifier.of(row)
-    return sql(
-        _CANONICAL,
-        row=name,
-        plain=_texts(name, "{row}.{column}", '"'),
-        escaped=_texts(name, "to_json({row}.{column})::text", ""),
-    )
+    return sql(_CANONICAL, row=name, plain=_texts(name, "{row}.{column}"), escaped=_texts(name, _ESCAPED))
 
 
-def _texts(row: Identifier, value: str, quote: str) -> Sql:
+def _texts(row: Identifier, value: str) -> Sql:
     values = {column: sql(value, row=row, column=Identifier.of(column)) for column in _TEXT_COLUMNS}
-    return sql(_TEXTS, row=row, quote=Verbatim(quote), **values)
+    return sql(_TEXTS, row=row, **values)
 
 
 def leaf(row: str) -> Sql:

@@ -132,7 +132,7 @@ SEAL = """
 WITH sealed AS MATERIALIZED (
   SELECT coalesce(range_agg(u.r), '{}') AS ids
   FROM (SELECT unnest(c.ids) AS r FROM {schema}.seal AS c
-        WHERE upper(c.ids) > {after} AND lower(c.ids) <= {until}) AS u
+        WHERE upper(c.ids) > {after} + 1 AND lower(c.ids) <= {until}) AS u
 ), candidate AS MATERIALIZED (
   SELECT DISTINCT ON (r.id) r.id, r.changed_at, {leaf} AS leaf
   FROM {schema}.audit_log_data AS r CROSS JOIN sealed AS s
@@ -168,7 +168,7 @@ _BOTH_SIDES = """
 WITH seal AS MATERIALIZED (
   SELECT c.number, c.ids, c.leaves || ''::bytea AS leaves, c.number <@ {exempt}::int8multirange AS exempt
   FROM {schema}.seal AS c
-  WHERE c.kind = 'rows' AND upper(c.ids) > {after} AND lower(c.ids) <= {until}
+  WHERE c.kind = 'rows' AND upper(c.ids) > {after} + 1 AND lower(c.ids) <= {until}
 ), expected AS (
   SELECT s.number, s.exempt, e.id, substring(s.leaves FROM ((e.nr - 1) * 32 + 1)::int FOR 32) AS leaf
   FROM seal AS s

@@ -35,6 +35,19 @@ def test_the_trail_is_installed_once_as_check_mode_has_said(bare):
     assert (again.changed, again["statements"]) == (False, [])
 
 
+def test_a_dump_can_bring_the_triggers_back(bare):
+    """A dump has a body in a comment; a semicolon at its end would end the command there, before the comment does."""
+    trail_module(bare)
+    bare.execute("CREATE TABLE people (id INT PRIMARY KEY)")
+    audit(bare)
+    bodies = bare.execute(
+        "SELECT trigger_name, action_statement FROM information_schema.triggers WHERE trigger_schema IN ('audit', %s)",
+        bare.name,
+    )
+    assert len(bodies) > 5
+    assert [name for name, body in bodies if body.rstrip().endswith(";")] == []
+
+
 def test_a_first_rollout_can_be_predicted_as_a_whole(bare):
     bare.execute("CREATE TABLE people (id INT PRIMARY KEY)")
     for module in ("mysql_audit_trail", "mysql_audit_partitions"):
