@@ -102,10 +102,14 @@ def roll_out(fleet: Fleet, findings: report.Findings) -> None:
         findings.changed = {name: result.stats(name)["changed"] for name in KINDS}
 
 
+def printed(result: PlaybookResult) -> list[str]:
+    """Return the lines of debug messages."""
+    return [json.loads(line) for line in re.findall(r'^ +(".*"),?$', result.stdout, flags=re.MULTILINE)]
+
+
 def messages(result: PlaybookResult, pattern: str) -> list[str]:
     """Return the lines of debug messages that a pattern is found in, in the order of the fleet."""
-    lines = re.findall(r'^ +(".*"),?$', result.stdout, flags=re.MULTILINE)
-    found = [message for message in map(json.loads, lines) if re.search(pattern, message)]
+    found = [message for message in printed(result) if re.search(pattern, message)]
     return [message for name in KINDS for message in found if re.match(rf"((OK|FAILED) )?{name}\b", message)]
 
 
@@ -160,6 +164,20 @@ def measure(server: Server, bare: str, audited: str) -> report.Cost:
     return cost
 
 
+def prove(fleet: Fleet, findings: report.Findings) -> None:
+    """Seal the logs; have a record altered behind all guards, which verification must name; then put it right."""
+    with step("seal.yml"):
+        findings.sealed = messages(playbook("seal.yml", "seal.log"), r"seal")
+    watched = fleet.servers[report.WATCHED]
+    with step(f"somebody with all rights alters a record of the {report.WATCHED}'s log; verify.yml fails"):
+        watched.run_script("tamper.sql", somebody=report.NOBODY)
+        result = playbook("verify.yml", "tampered.log", fails=True)
+        findings.tampered = [line.strip() for line in printed(result) if re.match(r"FAILED |  modified_row", line)]
+    with step("the record is put right; verify.yml"):
+        watched.run_script("tamper.sql", somebody=report.CURIOUS)
+        findings.verified = messages(playbook("verify.yml", "verify.log"), r"^(OK|FAILED) ")
+
+
 def password_hash() -> str:
     """Return what a web framework would store; made up here, so that the log can be searched for it."""
     return "$argon2id$v=19$" + secrets.token_hex(24)
@@ -178,8 +196,7 @@ def run(keep: bool) -> None:
         f"{ROUNDS} rounds of {SECONDS_A_ROUND} s bare and as long audited, in turn, on one server; one client, commits"
         " do not wait for the disk: a short measurement of little but changes, another one every time"
     )
-    with step("verify.yml"):
-        findings.verified = messages(playbook("verify.yml", "verify.log"), r"^(OK|FAILED) ")
+    prove(fleet, findings)
     report.show(fleet, findings)
     logs, inventory = (path.relative_to(ROOT) for path in (LOGS, INVENTORY))
     print(f"\n{time.monotonic() - began:.0f} s in all. Logs: {logs}; the inventory as it was used: {inventory}")

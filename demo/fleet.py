@@ -8,12 +8,16 @@ import os
 import secrets
 import shutil
 import string
+import subprocess
 
 from local_server import STATE_FILE
 from running import ROOT, PlaybookResult, run_playbook
 from servers import HOME, LOGS, DemoError, MysqlServer, PostgresqlServer, Server
 
 INVENTORY = HOME / "inventory"
+
+#: The pair of keys that the inventory names.
+_KEY, _PUBLIC_KEY = HOME / "seal.pem", HOME / "seal.pub"
 
 #: By name, the class of every server.
 KINDS: dict[str, type[Server]] = {"clinic": PostgresqlServer, "bank": PostgresqlServer, "shop": MysqlServer}
@@ -34,6 +38,8 @@ class Fleet:
         LOGS.mkdir(parents=True)
         for name, kind in KINDS.items():
             self.servers[name] = kind(name, self._password, self._watched)
+        _openssl("genpkey", "-algorithm", "ed25519", "-out", _KEY)
+        _openssl("pkey", "-in", _KEY, "-pubout", "-out", _PUBLIC_KEY)
         shutil.copytree(ROOT / "demo" / "inventory", INVENTORY)
         hosts = INVENTORY / "hosts.yml"
         hosts.chmod(0o600)
@@ -41,14 +47,21 @@ class Fleet:
         hosts.write_text(string.Template(hosts.read_text("utf-8")).substitute(places), "utf-8")
 
 
-def playbook(name: str, log_name: str, *options: str) -> PlaybookResult:
-    """Run a playbook of the collection on the fleet, with its output in a log."""
+def playbook(name: str, log_name: str, *options: str, fails: bool = False) -> PlaybookResult:
+    """Run a playbook of the collection on the fleet, with its output in a log.
+
+    :param fails: whether it has to fail.
+    """
     result = run_playbook(ROOT / "playbooks" / name, INVENTORY, *options, check=False)
     log = LOGS / log_name
     log.write_text(result.stdout + result.stderr, encoding="utf-8")
-    if result.rc:
+    if bool(result.rc) is not fails:
         raise DemoError(f"ansible-playbook {name} ended with {result.rc}", log)
     return result
+
+
+def _openssl(*arguments: object) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
 
 
 def stop_all() -> bool:

@@ -25,6 +25,8 @@ READER = "compliance"
 MASKED = {"clinic": ("ssn", "password hash and ssn"), "shop": ("email", "password hash, email and card number")}
 #: Whose reads and grants are shown, of which no row tells.
 WATCHED, CURIOUS = "clinic", "dba_kim"
+#: Who is named in her place by somebody who may do everything.
+NOBODY = "nobody"
 #: What pgaudit wrote of somebody, behind the prefix that the inventory sets. That it does not log parameters, which it
 #: says at the end of every line, is left out.
 AUDIT_LINE = (
@@ -74,6 +76,8 @@ class Findings:
     conditions: str = ""
     audited: list[str] = dataclasses.field(default_factory=list)
     verified: list[str] = dataclasses.field(default_factory=list)
+    sealed: list[str] = dataclasses.field(default_factory=list)
+    tampered: list[str] = dataclasses.field(default_factory=list)
 
 
 def show(fleet: Fleet, findings: Findings) -> None:
@@ -84,9 +88,12 @@ def show(fleet: Fleet, findings: Findings) -> None:
     heading(f"{ATTACK}, as the applications and as the superusers")
     for name, words in findings.refusals.items():
         entries(name, words)
+    heading(f"Somebody with all rights puts {NOBODY} for {CURIOUS} into the {WATCHED}'s log, every guard off")
+    entries("verify.yml", findings.tampered)
     heading("The fleet")
     entries("site.yml", findings.audited)
     entry("a second run", ", ".join(f"{name} changed={count}" for name, count in findings.changed.items()))
+    entries("seal.yml", findings.sealed)
     entries("verify.yml", findings.verified)
     heading("What auditing cost in this run")
     for cost in findings.costs:

@@ -11,9 +11,6 @@ attributes:
   action:
     description: Keys and ledger stay on the controller; the host only sees signatures.
     support: full
-  async:
-    description: The work is cut into calls that each end in time, see O(call_seconds).
-    support: none
   check_mode:
     description: Says how many ids there are to look through; seals and signs nothing.
     support: full
@@ -60,11 +57,4 @@ options:
     description: Ids that one seal is made of at most.
     type: int
     default: 100000
-  call_seconds:
-    description: Seconds of work that one call of the host may take; long work is as many calls as it needs.
-    type: float
-    default: 20.0
-  step:
-    description: What the action plugin asks of the host; not for playbooks.
-    type: dict
 """

@@ -11,9 +11,6 @@ attributes:
   action:
     description: A part of this runs on the controller, where keys and ledgers are.
     support: full
-  async:
-    description: The work is cut into calls that each end in time, see O(call_seconds).
-    support: none
 options:
   ledger:
     description:
@@ -45,11 +42,4 @@ options:
     description: Hours that a row may be without a seal before this is a problem.
     type: float
     default: 24.0
-  call_seconds:
-    description: Seconds of work that one call of the host may take; long work is as many calls as it needs.
-    type: float
-    default: 20.0
-  step:
-    description: What the action plugin asks of the host; not for playbooks.
-    type: dict
 """

@@ -29,6 +29,7 @@ extends_documentation_fragment:
   - dbfleet.audit.policies
   - dbfleet.audit.verify
   - dbfleet.audit.seals
+  - dbfleet.audit.steps
 options: {}
 """
 

@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - dbfleet.audit.postgresql
   - dbfleet.audit.schema
   - dbfleet.audit.sealing
+  - dbfleet.audit.steps
 options: {}
 seealso:
   - module: dbfleet.audit.postgresql_audit_verify

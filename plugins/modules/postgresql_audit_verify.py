@@ -28,6 +28,7 @@ extends_documentation_fragment:
   - dbfleet.audit.policies
   - dbfleet.audit.verify
   - dbfleet.audit.seals
+  - dbfleet.audit.steps
 options: {}
 """
 

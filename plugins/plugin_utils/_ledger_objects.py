@@ -47,7 +47,7 @@ class ObjectLedger:
             chunk = paths[start : start + _TOGETHER]
             found = self._fs.cat(chunk)
             for path in chunk:
-                for line in found[path].decode().splitlines():
+                for line in _lines(found[path]):
                     entry, digest = Entry.parse(line, path)
                     entries.append(entry)
                     digests.append(digest)
@@ -63,7 +63,7 @@ class ObjectLedger:
         entries: list[Entry] = []
         for folder in reversed(self._folders()):
             for path in reversed(self._objects(folder)):
-                lines = self._fs.cat_file(path).decode().splitlines()
+                lines = _lines(self._fs.cat_file(path))
                 entries = [*(Entry.parse(line, path)[0] for line in lines), *entries]
                 if len(entries) >= number:
                     return entries[-number:]
@@ -114,3 +114,8 @@ class ObjectLedger:
             return sorted(name.rstrip("/") for name in self._fs.ls(folder, detail=False, refresh=True))
         except FileNotFoundError:
             return []
+
+
+def _lines(data: bytes) -> list[str]:
+    """Return the lines of an object. Not by splitlines(), which also splits at characters that a line may hold."""
+    return data.decode().split("\n")[:-1]

@@ -54,6 +54,7 @@ class SealCheck:
         self._given = keys
         self._settled = 0
         self._gone: set[int | None] = set()
+        self._ahead = False
         self.ledger_problems: list[Problem] = []
         self.problems: list[Problem] = []
         self.findings: list[dict[str, Any]] = []
@@ -130,7 +131,7 @@ class SealCheck:
         self._gone = {problem.block for problem in compared.problems if problem.type in named}
         self._unchecked = [pair for entry in self.entries if entry.seal.number in self._gone for pair in entry.seal.ids]
         self._compare_watermark(int(answer["watermark"]))
-        self.state = compared.state
+        self.state, self._ahead = compared.state, compared.ahead
         self.blocks = len(stored)
         return compared.problems
 
@@ -163,7 +164,10 @@ class SealCheck:
             if attempt:
                 self._read()
             sealed = ledger_check.inventory_digest(self._present)
-            if self.state or sealed in (None, answer["digest"]):
+            # Without the seal that says it, which is named, or with one that the database has yet to sign, there is
+            # nothing to compare.
+            unknown = sealed is None and (self._gone or not self.vouched)
+            if sealed == answer["digest"] or unknown or self._ahead:
                 break
         else:
             detail = (

@@ -47,6 +47,7 @@ class Sealing:
         self.previous_key = previous_key
         self.entries: list[Entry] = []
         self.rows = 0
+        self._last: Entry | None = None
         self._asked: list[Mapping[str, Any]] = []
 
     def run(self, resync: Mapping[str, Any] | None = None, also: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -56,6 +57,8 @@ class Sealing:
         :param also: a seal that holds no rows, to be made before others: `kind` and what is `attested`.
         """
         with self.ledger.locked():
+            # Nobody else adds anything: a ledger of objects, which is not locked, refuses what does not follow.
+            self._last = self.ledger.last()
             if resync is None:
                 self._check_key()
             return self._run(resync, also)
@@ -68,17 +71,26 @@ class Sealing:
         answer = self._rotated(answer)
         if also is not None:
             answer = self._add(answer, also)
-        while True:
+        before = None
+        while not (answer["complete"] and not answer["pending"]):
             signed = self._sign(answer)
-            if answer["complete"] and not signed:
-                return answer
+            now = (answer["cursor"], answer["last"])
+            if not signed and now == before:
+                raise AuditError(
+                    f"sealing does not go on after seal {(answer['last'] or {}).get('number', 0)}: what waits for a "
+                    "signature is not what this run has made; look for triggers and rules on the table `seal`"
+                )
+            before = now
             answer = self._step(signed=signed, cursor=answer["cursor"], finish=answer["complete"])
-            if answer.get("wrong"):
+            if answer["wrong"]:
                 raise AuditError(f"seal {answer['wrong']} in the database is not the one that was signed{_RESYNC}")
+        if self._last and _key_after(self._last) != self.key.public.name:
+            raise AuditError("audit objects changed at this moment, so that the signing key was not changed: run again")
+        return answer
 
     def _step(self, **more: Any) -> dict[str, Any]:
         """Ask the host, which makes no seal unless the database ends with the ledger's last."""
-        last = self.ledger.last()
+        last = self._last
         ends = {"chain": last.seal.chain, "number": last.seal.number, "digest": last.seal.digest()} if last else None
         return self.step(ledger=ends, **more)
 
@@ -86,15 +98,30 @@ class Sealing:
         """Sign what is pending, into the ledger first; return what the database is to store."""
         pending = [Seal.of({**fields, "chain": answer["chain"]}) for fields in answer["pending"]]
         known = self._known(answer, pending)
-        last, new = self.ledger.last(), []
+        last, new = self._last, []
         for seal in pending[len(known) :]:
+            if seal.kind == CATALOG and seal.attested != answer["objects"]:
+                # Not what the host has just seen: it makes it anew when it is asked the next time.
+                break
             self._check_asked(seal)
             last = self._signed(seal, last)
             new.append(last)
-        self.ledger.append(new)
-        self.entries += new
-        self.rows += sum(entry.seal.rows for entry in new)
+        self._append(new)
         return [_stored(entry) for entry in [*known, *new]]
+
+    def _tail(self, number: int) -> list[Entry]:
+        """Return the ledger's last entries, as many of them."""
+        if self._last is None:
+            return []
+        return [self._last] if number == 1 else self.ledger.tail(number)
+
+    def _append(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
+        self.ledger.append(entries)
+        self._last = entries[-1]
+        self.entries += entries
+        self.rows += sum(entry.seal.rows for entry in entries)
 
     def _check_asked(self, seal: Seal) -> None:
         """Refuse to sign what a host makes only when it is asked to: whoever rules it could accept their own deeds.
@@ -126,7 +153,7 @@ class Sealing:
         return self.key.endorse(entry) if seal.kind == KEY else entry
 
     def _check_key(self) -> None:
-        last = self.ledger.last()
+        last = self._last
         if last and _key_after(last) != self.key.public.name:
             self._old_key(last)
 
@@ -140,7 +167,7 @@ class Sealing:
 
     def _rotated(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Have a change of the signing key attested where the ledger ends with another key."""
-        last = self.ledger.last()
+        last = self._last
         if last is None or _key_after(last) == self.key.public.name:
             return answer
         attested = {"old_key": self._old_key(last).public.raw, "new_key": self.key.public.raw}
@@ -151,10 +178,11 @@ class Sealing:
 
         :raises AuditError: when the two have not the same past.
         """
-        last = self.ledger.last()
+        last = self._last
         stored = answer["last"] or {"number": 0, "digest": GENESIS}
         number = last.seal.number if last else 0
         if stored["number"] > number:
+            self._check_alone()
             raise AuditError(
                 f"the database has {stored['number']} seals and the ledger {self.ledger.path} {number or 'none'}: is "
                 "it the right ledger? Another one, or a copy of it, must have the rest"
@@ -163,8 +191,9 @@ class Sealing:
             raise AuditError(
                 f"the ledger {self.ledger.path} belongs to another log (chain {last.seal.chain}, not {answer['chain']})"
             )
-        tail = self.ledger.tail(number - stored["number"] + 1)
+        tail = self._tail(number - stored["number"] + 1)
         if stored["number"] and tail[0].seal.digest() != stored["digest"]:
+            self._check_alone()
             raise AuditError(f"seal {stored['number']} of the database is not the one of the ledger{_RESYNC}")
         lost = lost_seals(tail)
         known = [
@@ -183,19 +212,30 @@ class Sealing:
                 )
         return known
 
+    def _check_alone(self) -> None:
+        """Say so where the database is ahead because somebody else is sealing, which a ledger of objects allows.
+
+        :raises AuditError: telling that there was another run.
+        """
+        if self.ledger.last() != self._last:
+            raise AuditError(f"another run has added seals to {self.ledger.path} at this moment; run again")
+
     def _resync(self, answer: Mapping[str, Any], attested: Mapping[str, Any]) -> dict[str, Any]:
         """Put a word of the key's holder into the chain, after all that the ledger has."""
-        last = self.ledger.last()
+        last = self._last
         stored = answer["last"]["number"] if answer["last"] else 0
         number = max(last.seal.number if last else 0, stored) + 1
         lost = [[stored + 1, number - 1]] if number - 1 > stored else []
         entry = {"number": number, "kind": RESYNC, "attested": {**attested, "seals": lost}}
         answer = self._step(discard=True, entry=entry)
         seal = Seal.of({**answer["pending"][0], "chain": answer["chain"]})
-        last = self.ledger.last()
+        if {name: getattr(seal, name) for name in entry} != entry:
+            raise AuditError(
+                f"seal {seal.number} of the database does not say what this run has asked for; look for triggers and "
+                "rules on the table `seal`"
+            )
         signed = self.key.sign(seal, last.seal.digest() if last else GENESIS)
-        self.ledger.append([signed])
-        self.entries.append(signed)
+        self._append([signed])
         return self._step(signed=[_stored(signed)])
 
 
@@ -212,6 +252,7 @@ def _stored(entry: Entry) -> dict[str, Any]:
     seal = entry.seal
     return {
         "number": seal.number,
+        "sealed_at": seal.sealed_at,
         "root": seal.root,
         "previous": seal.previous,
         "digest": seal.digest(),

@@ -370,22 +370,95 @@ INSERT INTO audit.seal_inventory
 SELECT k.seal + 1, k.object, k.schema_name, k.table_name, k.relation, k.definition, t.xmin::text::bigint, k.cluster
 FROM audit.seal_inventory AS k
 JOIN pg_trigger AS t ON k.object = format('trigger %I on public.item', t.tgname)
+ON CONFLICT DO NOTHING
 """
 
 
-def test_a_forged_seal_that_says_that_nothing_changed_is_not_signed(own_log: SealedLog) -> None:
-    before = own_log.headers()
-    with unseen(own_log.db) as connection:
+REPLACED = "trigger dbfleet_audit_insert on public.item was replaced {}, and the log has no record of who did it"
+
+UNSIGN = "UPDATE audit.seal SET signature = NULL WHERE number = (SELECT max(number) FROM audit.seal)"
+
+#: Whenever a seal is signed, another one is there that says that nothing changed.
+AMBUSH = f"""
+CREATE FUNCTION public.ambush() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF NEW.signature IS NOT NULL THEN {FORGED_SEAL}; {FORGED_INVENTORY}; END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER ambush AFTER UPDATE ON audit.seal FOR EACH ROW EXECUTE FUNCTION public.ambush();
+"""
+
+#: Whatever a seal of objects has to say, it says that nothing changed.
+REWRITE = """
+CREATE FUNCTION public.rewrite() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  NEW.attested := NEW.attested || '{"altered": []}';
+  RETURN NEW;
+END $$;
+CREATE TRIGGER rewrite BEFORE INSERT ON audit.seal FOR EACH ROW WHEN (NEW.kind = 'catalog')
+EXECUTE FUNCTION public.rewrite();
+"""
+
+
+def switch_off_for_a_while(log: SealedLog, *afterwards: str) -> None:
+    """Keep a row from being recorded, put the trigger back, and do something to hide it."""
+    with unseen(log.db) as connection:
         fetch(connection, "ALTER TABLE item DISABLE TRIGGER dbfleet_audit_insert")
         fetch(connection, "INSERT INTO item VALUES (666)")
         fetch(connection, "ALTER TABLE item ENABLE ALWAYS TRIGGER dbfleet_audit_insert")
-        fetch(connection, FORGED_SEAL)
-        fetch(connection, FORGED_INVENTORY)
-        fetch(connection, FORGED_SEAL)
-    expected = "trigger dbfleet_audit_insert on public.item was replaced {}, and the log has no record of who did it"
-    assert own_log.details() == [expected.format("after the last seal")]
+        for statement in afterwards:
+            fetch(connection, statement)
+
+
+@pytest.mark.parametrize("unsign", [False, True], ids=["the last seal is signed", "the last seal seems cut off"])
+def test_a_forged_seal_that_says_that_nothing_changed_is_not_signed(own_log: SealedLog, unsign: bool) -> None:
+    before = own_log.headers()
+    first = [UNSIGN] if unsign else []
+    switch_off_for_a_while(own_log, *first, FORGED_SEAL, FORGED_INVENTORY, FORGED_SEAL)
+    if not unsign:
+        assert own_log.details() == [REPLACED.format("after the last seal")]
     own_log.sealer.seal()
     made = own_log.headers()[len(before) :]
     assert [header["kind"] for header in made] == ["catalog"]
-    assert own_log.details() == [expected.format(f"before seal {made[0]['number']}")]
+    assert own_log.details() == [REPLACED.format(f"before seal {made[0]['number']}")]
     assert not own_log.sealer.seal()["changed"]
+
+
+def test_a_seal_that_is_forged_while_another_is_signed_is_not_signed(own_log: SealedLog) -> None:
+    switch_off_for_a_while(own_log, AMBUSH)
+    own_log.change(701, 703)
+    own_log.sealer.seal()
+    made = own_log.headers()[-1]
+    assert made["kind"] == "catalog"
+    assert own_log.details() == [REPLACED.format(f"before seal {made['number']}")]
+
+
+def test_a_seal_of_objects_that_is_rewritten_as_it_is_made_is_not_signed(own_log: SealedLog) -> None:
+    switch_off_for_a_while(own_log, REWRITE)
+    before = len(own_log.headers())
+    assert "what waits for a signature is not what this run has made" in own_log.sealer.refusal()
+    assert own_log.headers()[before:] == []
+    own_log.db.execute("DROP TRIGGER rewrite ON audit.seal")
+    own_log.sealer.seal()
+    assert own_log.headers()[before]["kind"] == "catalog"
+    assert REPLACED.format(f"before seal {before + 1}") in own_log.details()
+
+
+def test_a_place_in_the_inventory_that_was_changed_is_named(own_log: SealedLog) -> None:
+    """What goes with its table needs no explanation; so whoever takes a trigger away moves it to one that is gone."""
+    with unseen(own_log.db) as connection:
+        fetch(connection, "DROP TRIGGER dbfleet_audit_insert ON item")
+        fetch(
+            connection, "UPDATE audit.seal_inventory SET table_name = 'gone', relation = 0 WHERE object ~ '_insert on'"
+        )
+    assert any(detail.startswith("seal_inventory in the database is not what") for detail in own_log.details())
+
+
+def test_a_seal_of_objects_that_was_taken_back_leaves_nothing(own_log: SealedLog) -> None:
+    """The next seal of rows gets its number."""
+    own_log.db.execute(FORGED_SEAL)
+    own_log.db.execute(FORGED_INVENTORY)
+    own_log.change(701, 703)
+    own_log.sealer.seal()
+    own_log.change(704, 705)
+    own_log.sealer.seal()
+    assert own_log.problems() == []
+    assert own_log.db.value("SELECT count(DISTINCT seal) FROM audit.seal_inventory") == 1

@@ -68,11 +68,13 @@ def check_ledger(entries: Sequence[Entry], digests: Sequence[str], trusted: Mapp
 class Compared:
     """What came of comparing a database's seals with the ledger.
 
+    :ivar ahead: whether the ledger has seals that the database has not signed yet.
     :ivar state: for a person, what a sealing run that was cut off has left to the next; empty when there is nothing.
     """
 
     problems: list[Problem]
     state: str
+    ahead: bool
 
 
 def vouched(entries: Sequence[Entry], problems: Sequence[Problem]) -> list[Entry]:
@@ -124,7 +126,8 @@ def compare(
         for number in sorted({*stored, *(number for number in pending if number <= last)} - known)
         if number >= first
     ]
-    return Compared(_bounded(problems), _state(waiting, [number for number in pending if number > last]))
+    state = _state(waiting, [number for number in pending if number > last])
+    return Compared(_bounded(problems), state, ahead=bool(waiting))
 
 
 def _missing(entry: Entry) -> str:

@@ -30,7 +30,10 @@ BLOCK_IDS = 100_000
 #: Seconds of work in one call.
 CALL_SECONDS = 20.0
 
-STEP_SPEC: dict[str, Any] = {"step": {"type": "dict"}}
+STEP_SPEC: dict[str, Any] = {
+    "call_seconds": {"type": "float", "default": CALL_SECONDS},
+    "step": {"type": "dict"},
+}
 
 SEAL_SPEC: dict[str, Any] = {
     "ledger": {"type": "str"},
@@ -42,7 +45,6 @@ SEAL_SPEC: dict[str, Any] = {
     "previous_signing_key_passphrase": {"type": "str", "no_log": True},
     "resync": {"type": "str"},
     "block_rows": {"type": "int", "default": BLOCK_IDS},
-    "call_seconds": {"type": "float", "default": CALL_SECONDS},
     **STEP_SPEC,
 }
 
@@ -54,7 +56,6 @@ SEALED_SPEC: dict[str, Any] = {
     "scope": {"type": "str", "choices": ["all", "new"], "default": "all"},
     "from_id": {"type": "int", "default": 0},
     "max_unsealed_hours": {"type": "float", "default": 24.0},
-    "call_seconds": {"type": "float", "default": CALL_SECONDS},
     **STEP_SPEC,
 }
 
@@ -92,10 +93,11 @@ class SealStore(Protocol):
     def finish(self, cursor: Mapping[str, Any]) -> None:
         """Move the watermark to where the cursor says that everything is sealed."""
 
-    def attest(self, cursor: Mapping[str, Any]) -> None:
+    def attest(self, cursor: Mapping[str, Any]) -> dict[str, Any] | None:
         """Have the chain end with how objects are: add a seal of kind catalog where they have changed since the last.
 
-        One that waits for a signature is taken back, with what comes after it, unless it says the same.
+        One that waits for a signature is taken back, with what comes after it, unless it says the same. Return what the
+        one that waits now has to say, or None when there is none.
         """
 
     def bounds(self, after: int) -> list[tuple[int, int]]:
@@ -133,37 +135,37 @@ def _predicted(step: Mapping[str, Any], store: SealStore) -> dict[str, Any]:
 
 
 def _seal(step: Mapping[str, Any], store: SealStore) -> dict[str, Any]:
-    """Store signatures, then seal for as long as the call may take; answer with what is to be signed."""
-    started = time.monotonic()
+    """Store signatures, then seal for as long as the call may take; answer with what is to be signed.
+
+    What waits for a signature and is not in the ledger is of a run that was cut off, or somebody has put it there. Rows
+    can be compared with what they are signed for at any time. What was done to objects cannot, so that a seal of them
+    is made anew in every call, and the answer says of `objects` what it has to say.
+    """
+    deadline = time.monotonic() + float(step["seconds"])
     with store.locked():
         wrong = store.sign(step["signed"]) if step.get("signed") else None
         if step.get("discard"):
             store.discard()
+        here = not wrong and _is_where_the_ledger_is(step, store.state())
+        cursor, complete, objects = step.get("cursor"), bool(step.get("finish")), None
+        pending = store.pending(PAGE)
+        if here and pending:
+            cursor = cursor or store.begin()
+            objects = store.attest(cursor)
         if step.get("entry"):
             store.add(step["entry"].get("number"), step["entry"]["kind"], step["entry"]["attested"])
-        pending = [] if wrong else store.pending(PAGE)
-        cursor, complete = step.get("cursor"), bool(step.get("finish"))
-        if not (wrong or complete) and _is_where_the_ledger_is(step, store.state()):
-            if cursor is None:
-                cursor = store.begin()
-                pending = pending and _taken_over(cursor, store)
-            if not pending:
-                complete = _fill(cursor, store, int(step["ids"]), started + float(step["seconds"]))
-                pending = store.pending(PAGE)
+        if pending or step.get("entry"):
+            pending = store.pending(PAGE)
+        if here and not (complete or pending):
+            cursor = cursor or store.begin()
+            complete = _fill(cursor, store, int(step["ids"]), deadline)
+            objects = store.attest(cursor) if complete else None
+            pending = store.pending(PAGE)
         if complete and cursor and not (wrong or pending):
             # Not before all is signed: a run that is cut off is repeated from where it began.
             store.finish(cursor)
-        return {**store.state(), "pending": pending, "cursor": cursor, "complete": complete, "wrong": wrong}
-
-
-def _taken_over(cursor: Mapping[str, Any], store: SealStore) -> list[dict[str, Any]]:
-    """Return what waits for a signature and is not in the ledger: of a run that was cut off, or put there by somebody.
-
-    Rows can be compared with what they are signed for at any time. What was done to objects cannot, so that a seal of
-    them is made anew.
-    """
-    store.attest(cursor)
-    return store.pending(PAGE)
+        answer = {"pending": pending, "cursor": cursor, "complete": complete, "wrong": wrong, "objects": objects}
+        return {**store.state(), **answer}
 
 
 def _is_where_the_ledger_is(step: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
@@ -182,7 +184,6 @@ def _fill(cursor: dict[str, Any], store: SealStore, ids: int, deadline: float) -
         cursor["after"] = until
         if time.monotonic() > deadline and until < cursor["until"]:
             return False
-    store.attest(cursor)
     return True
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from .._core.seal import NEW
@@ -73,7 +73,7 @@ _OF_SEAL = f"SELECT {_COLUMNS} FROM {{schema}}.seal_inventory AS k WHERE k.seal 
 # What a seal without a signature has kept counts for nothing: whoever may write to tables can have put it there.
 _SIGNED = """
 SELECT MAX(c.number) AS number FROM {schema}.seal AS c
-WHERE c.signature IS NOT NULL AND c.number IN (SELECT n.seal FROM {schema}.seal_inventory AS n)
+WHERE c.kind = 'catalog' AND c.signature IS NOT NULL AND c.number IN (SELECT n.seal FROM {schema}.seal_inventory AS n)
 """
 
 _TABLES = """
@@ -83,7 +83,7 @@ WHERE (t.table_schema, t.table_name) IN ({names})
 """
 
 _FORGET = "DELETE FROM {schema}.seal_inventory"
-_CLEAR = "DELETE FROM {schema}.seal_inventory WHERE seal <> {signed}"
+_CLEAR = "DELETE FROM {schema}.seal_inventory WHERE NOT seal <=> {signed}"
 _FILL = """
 INSERT INTO {schema}.seal_inventory (seal, object, schema_name, table_name, definition, version, server) VALUES {rows}
 """
@@ -141,13 +141,15 @@ class Inventory:
         return {row["object"]: Object(**row, server=server) for row in rows}
 
     def known(self) -> Objects:
-        return self._of_seal(self._signed())
+        signed = self._signed()
+        return {} if signed is None else self._of_seal(signed)
 
     def _of_seal(self, seal: int) -> Objects:
         return {row["object"]: Object(**row) for row in self._all(_OF_SEAL, seal=Literal(seal))}
 
-    def _signed(self) -> int:
-        return self._all(_SIGNED)[0]["number"] or 0
+    def _signed(self) -> int | None:
+        number: int | None = self._all(_SIGNED)[0]["number"]
+        return number
 
     def records(self, after: int) -> list[Mapping[str, Any]]:
         """Return what rollouts have recorded after an id, in order: `object`, `before` and `after`."""
@@ -165,9 +167,12 @@ class Inventory:
         """Know no objects of a last seal any more."""
         self._execute(_FORGET)
 
+    def clear(self) -> None:
+        """Keep only what the last signed seal has kept."""
+        self._execute(_CLEAR, signed=Literal(self._signed()))
+
     def keep(self, seal: int, found: Found) -> str:
         """Keep the objects as they were found for a seal; return the digest. To be called in a transaction."""
-        self._execute(_CLEAR, signed=Literal(self._signed()))
         objects = list(found.current.values())
         for start in range(0, len(objects), _AT_ONCE):
             rows = tuple(_values(seal, one) for one in objects[start : start + _AT_ONCE])
@@ -231,19 +236,20 @@ class Found:
 
     def _explained(self, name: str, records: list[Mapping[str, Any]]) -> bool:
         """Tell whether records lead from the state at the last seal to that of now; a dump has times of its own."""
-        state: str | None = self.known[name].state
+        passed: list[str | None] = [self.known[name].state]
         for record in records:
-            if record["object"] == name and record["before"] == state:
-                state = record["after"]
+            if record["object"] == name and record["before"] == passed[-1]:
+                passed.append(record["after"])
         now = self.current.get(name)
-        if now and state and now.server != self.known[name].server:
-            return state.split()[0] == now.definition
-        return state == (now.state if now else None)
+        if now and now.server != self.known[name].server:
+            return now.definition in [state.split()[0] for state in passed if state]
+        # Not only the last one: somebody may have gone on after the objects were read.
+        return (now.state if now else None) in passed
 
 
 def digest(objects: Objects) -> str:
     """Return the SHA-256 of objects, in hex."""
-    lines = (json.dumps([one.object, one.definition, one.version, one.server]) for one in objects.values())
+    lines = (json.dumps(list(astuple(one))) for one in objects.values())
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 

@@ -71,7 +71,8 @@ FROM {schema}.seal AS c WHERE c.number > {after} ORDER BY c.number LIMIT {limit}
 # after a restore that the key's holder has acknowledged.
 _SIGNED = """
 JSON_TABLE({signed}, '$[*]' COLUMNS (
-  number BIGINT PATH '$.number', root CHAR(64) PATH '$.root', previous CHAR(64) PATH '$.previous',
+  number BIGINT PATH '$.number', sealed_at CHAR(27) PATH '$.sealed_at', root CHAR(64) PATH '$.root',
+  previous CHAR(64) PATH '$.previous',
   digest CHAR(64) PATH '$.digest', key_name CHAR(16) PATH '$.key', signature CHAR(128) PATH '$.signature')) AS n
 """
 
@@ -81,6 +82,7 @@ SIGN = (
     + """ON n.number = c.number
 SET c.previous = n.previous, c.digest = n.digest, c.key_name = n.key_name, c.signature = n.signature
 WHERE c.signature IS NULL AND c.root <=> UNHEX(n.root)
+  AND DATE_FORMAT(c.sealed_at, '%Y-%m-%dT%H:%i:%s.%fZ') = n.sealed_at
 """
 )
 
@@ -96,7 +98,7 @@ DISCARD = "DELETE FROM {schema}.seal WHERE signature IS NULL"
 
 #: What waits from a seal of objects on.
 WAITING = """
-SELECT c.number, c.attested FROM {schema}.seal AS c
+SELECT c.number, c.kind, c.attested FROM {schema}.seal AS c
 WHERE c.signature IS NULL AND c.number >= (
   SELECT MIN(w.number) FROM {schema}.seal AS w WHERE w.signature IS NULL AND w.kind = 'catalog')
 ORDER BY c.number

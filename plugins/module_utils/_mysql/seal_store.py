@@ -113,19 +113,21 @@ class SealStore:
                 began=Literal(cursor["began"]),
             )
 
-    def attest(self, cursor: Mapping[str, Any]) -> None:
+    def attest(self, cursor: Mapping[str, Any]) -> dict[str, Any] | None:
         found = self.objects.read()
         changes = found.changes(int(cursor["began"]))
         waiting = self._all(queries.WAITING)
         if not (waiting or changes or found.stale):
-            return
+            return None
         self.session.execute("START TRANSACTION")
         if waiting:
             self._execute(queries.WITHDRAW, number=Literal(waiting[0]["number"]))
+        self.objects.clear()
         attested = self._attested(found, changes) if changes or found.stale else None
         # The one that waits may be in the ledger of another controller by now.
-        same = attested and [json.loads(row["attested"]) for row in waiting] == [attested]
+        same = attested and [json.loads(row["attested"]) for row in waiting if row["kind"] == CATALOG] == [attested]
         self.session.execute("ROLLBACK" if same else "COMMIT")
+        return attested
 
     def _attested(self, found: Found, changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Add the seal that says how objects are; return what it says."""

@@ -10,10 +10,10 @@ the next seal would find objects that were altered, and nothing in the log that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from .._core.sql import Identifier, Literal, Sql, sql
+from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .seal_inventory import EVENT, Inventory
 from .session import Session
 
@@ -39,14 +39,18 @@ _REMOVAL = """
 SELECT {schema}.record_event('EVENT', {schema_text}, {event}, NULL, NULL,
          jsonb_build_object('event', {event}, 'success', true, 'objects', k.objects))
 FROM (SELECT jsonb_agg(DISTINCT i.object) AS objects FROM {schema}.seal_inventory AS i
-      WHERE i.object NOT LIKE 'trigger %') AS k
+      WHERE i.object NOT LIKE 'trigger %' AND i.object NOT IN ({kept})) AS k
 WHERE k.objects IS NOT NULL
 """
 
 
-def removal(schema: str) -> Sql:
-    """Return what records that functions and event triggers go, while there is something that can record it."""
-    return sql(_REMOVAL, schema=Identifier.of(schema), schema_text=Literal(schema), event=Literal(EVENT))
+def removal(schema: str, kept: Sequence[str]) -> Sql:
+    """Return what records that functions and event triggers go, while there is something that can record it.
+
+    :param kept: functions that stay.
+    """
+    names = Joined(", ", tuple(Literal(f"function {name}") for name in kept))
+    return sql(_REMOVAL, schema=Identifier.of(schema), schema_text=Literal(schema), event=Literal(EVENT), kept=names)
 
 
 @contextmanager

@@ -78,7 +78,8 @@ ORDER BY 1
 
 _DIGEST = """
 SELECT encode(sha256(convert_to(coalesce(string_agg(
-         concat_ws(' ', k.object, k.relation, k.definition, k.version, k.cluster), e'\\n'
+         jsonb_build_array(k.object, k.schema_name, k.table_name, k.relation, k.definition, k.version, k.cluster)::text,
+         e'\\n'
          ORDER BY k.object COLLATE "C"), ''), 'UTF8')), 'hex') AS digest,
        count(*) > 0 AS filled
 FROM ({objects}) AS k
@@ -88,7 +89,8 @@ FROM ({objects}) AS k
 _KEPT = """
 SELECT i.* FROM {schema}.seal_inventory AS i
 WHERE i.seal = (SELECT max(c.number) FROM {schema}.seal AS c
-                WHERE c.signature IS NOT NULL AND c.number IN (SELECT n.seal FROM {schema}.seal_inventory AS n))
+                WHERE c.kind = 'catalog' AND c.signature IS NOT NULL
+                  AND c.number IN (SELECT n.seal FROM {schema}.seal_inventory AS n))
 """
 
 _OF_SEAL = "SELECT i.* FROM {schema}.seal_inventory AS i WHERE i.seal = {seal}"
@@ -177,6 +179,10 @@ class Inventory:
         """Keep nothing: the next seal says how the objects are then, and compares them with nothing."""
         self._execute(_FORGET)
 
+    def clear(self) -> None:
+        """Keep only what the last signed seal has kept."""
+        self._execute(_CLEAR)
+
     def settled(self) -> bool:
         """Tell whether what is kept is this cluster's, whose transaction numbers count, and no seal of it waits."""
         return bool(self._all(_SETTLED)[0].settled)
@@ -184,7 +190,6 @@ class Inventory:
     def keep(self, seal: int) -> str:
         """Keep the objects as they are now for a seal; return the digest. To be called in a transaction."""
         number = Literal(seal)
-        self._execute(_CLEAR)
         self._execute(_FILL, seal=number)
         return self._all(_DIGEST, objects=sql(_OF_SEAL, seal=number, **self.places))[0].digest
 

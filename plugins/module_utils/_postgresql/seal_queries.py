@@ -81,8 +81,10 @@ FROM {schema}.seal AS c WHERE c.number > {after} ORDER BY c.number LIMIT {limit}
 SIGN = """
 UPDATE {schema}.seal AS c
 SET previous = n.previous, digest = n.digest, key = n.key, signature = n.signature
-FROM jsonb_to_recordset({signed}) AS n (number bigint, root text, previous text, digest text, key text, signature text)
+FROM jsonb_to_recordset({signed})
+  AS n (number bigint, sealed_at text, root text, previous text, digest text, key text, signature text)
 WHERE c.number = n.number AND c.signature IS NULL AND encode(c.root, 'hex') IS NOT DISTINCT FROM n.root
+  AND to_char(c.sealed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') = n.sealed_at
 """
 
 UNSIGNED = """
@@ -100,9 +102,9 @@ WITH gone AS (
   DELETE FROM {schema}.seal AS c
   WHERE c.signature IS NULL AND c.number >= (
     SELECT min(w.number) FROM {schema}.seal AS w WHERE w.signature IS NULL AND w.kind = 'catalog')
-  RETURNING c.number, c.attested
+  RETURNING c.number, c.kind, c.attested
 )
-SELECT g.number, g.attested FROM gone AS g ORDER BY g.number
+SELECT g.kind, g.attested FROM gone AS g ORDER BY g.number
 """
 
 NEXT_NUMBER = "SELECT coalesce(max(c.number), 0) + 1 AS number FROM {schema}.seal AS c"

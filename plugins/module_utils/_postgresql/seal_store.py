@@ -128,15 +128,17 @@ class SealStore:
                 began=Literal(cursor["began"]),
             )
 
-    def attest(self, cursor: Mapping[str, Any]) -> None:
+    def attest(self, cursor: Mapping[str, Any]) -> dict[str, Any] | None:
         if self.objects.settled() and not self.objects.differ():
-            return
+            return None
         # What is compared is what is kept, whoever alters an object meanwhile.
         self.session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        waiting = [row.attested for row in self._all(queries.WITHDRAW)]
+        waiting = [row.attested for row in self._all(queries.WITHDRAW) if row.kind == CATALOG]
+        self.objects.clear()
         attested = self._attested(int(cursor["began"]))
         # The one that waits may be in the ledger of another controller by now.
         self.session.execute("ROLLBACK" if attested and waiting == [attested] else "COMMIT")
+        return attested
 
     def _attested(self, after: int) -> dict[str, Any] | None:
         """Add the seal that says how objects are, if they have changed since the last; return what it says."""

@@ -51,7 +51,7 @@ def plan_removal(catalog: TrailCatalog, drop_log: bool) -> Plan:
     steps = plan.transaction(f"trail {catalog.schema_name}", required=True)
     schema = Identifier.of(catalog.schema_name)
     if not drop_log and "seal_inventory" in catalog.relations and "record_event" in catalog.functions:
-        steps.add(removal(catalog.schema_name), "the log gets a record of it, if it is sealed")
+        steps.add(removal(catalog.schema_name, _KEPT_FUNCTIONS), "the log gets a record of it, if it is sealed")
     for name in EVENT_TRIGGERS:
         if catalog.event_triggers.get(name, {}).get("ours"):
             steps.add(sql("DROP EVENT TRIGGER {trigger}", trigger=Identifier.of(name)), f"event trigger {name} goes")
