@@ -171,7 +171,7 @@ def prove(fleet: Fleet, findings: report.Findings) -> None:
     watched = fleet.servers[report.WATCHED]
     with step(f"somebody with all rights alters a record of the {report.WATCHED}'s log; verify.yml fails"):
         watched.run_script("tamper.sql", somebody=report.NOBODY)
-        result = playbook("verify.yml", "tampered.log", fails=True)
+        result = playbook("verify.yml", "tampered.log", "--limit", report.WATCHED, fails=True)
         findings.tampered = [line.strip() for line in printed(result) if re.match(r"FAILED |  modified_row", line)]
     with step("the record is put right; verify.yml"):
         watched.run_script("tamper.sql", somebody=report.CURIOUS)

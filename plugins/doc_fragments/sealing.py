@@ -24,7 +24,7 @@ options:
         directory, when it is missing.
       - Or a URL (V(s3://bucket/ledger/pg3/shop), V(abfs://...)) below which every addition becomes an object; the
         controller's Python then needs C(fsspec) with C(s3fs) or C(adlfs). A bucket that locks its objects makes the
-        ledger one that nobody can cut.
+        ledger one that nobody can cut. Of two controllers that seal one log at the same moment, one is refused.
       - Whoever can change both the database and this file can still not sign. Who can cut the ends off both can make
         the last seals be forgotten, so copy the file to where nobody can.
     type: str

@@ -442,6 +442,16 @@ def test_a_seal_of_objects_that_is_rewritten_as_it_is_made_is_not_signed(own_log
     assert REPLACED.format(f"before seal {before + 1}") in own_log.details()
 
 
+def test_a_resync_that_is_rewritten_as_it_is_made_is_not_signed(own_log: SealedLog) -> None:
+    with unseen(own_log.db) as connection:
+        fetch(connection, REWRITE.replace("'catalog'", "'resync'"))
+    before = own_log.sealer.ledger.read_bytes()
+    assert "does not say what this run has asked for" in own_log.sealer.refusal(
+        resync="restored to what it was at noon"
+    )
+    assert own_log.sealer.ledger.read_bytes() == before
+
+
 def test_a_place_in_the_inventory_that_was_changed_is_named(own_log: SealedLog) -> None:
     """What goes with its table needs no explanation; so whoever takes a trigger away moves it to one that is gone."""
     with unseen(own_log.db) as connection:
