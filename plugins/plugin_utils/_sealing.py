@@ -82,17 +82,21 @@ class Sealing:
                 )
             before = now
             answer = self._step(signed=signed, cursor=answer["cursor"], finish=answer["complete"])
-            if answer["wrong"]:
-                raise AuditError(f"seal {answer['wrong']} in the database is not the one that was signed{_RESYNC}")
         if self._last and _key_after(self._last) != self.key.public.name:
             raise AuditError("audit objects changed at this moment, so that the signing key was not changed: run again")
         return answer
 
     def _step(self, **more: Any) -> dict[str, Any]:
-        """Ask the host, which makes no seal unless the database ends with the ledger's last."""
+        """Ask the host, which makes no seal unless the database ends with the ledger's last.
+
+        :raises AuditError: when it has another seal where it was to store a signature.
+        """
         last = self._last
         ends = {"chain": last.seal.chain, "number": last.seal.number, "digest": last.seal.digest()} if last else None
-        return self.step(ledger=ends, **more)
+        answer = self.step(ledger=ends, **more)
+        if answer["wrong"]:
+            raise AuditError(f"seal {answer['wrong']} in the database is not the one that was signed{_RESYNC}")
+        return answer
 
     def _sign(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Sign what is pending, into the ledger first; return what the database is to store."""

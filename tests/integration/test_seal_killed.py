@@ -43,6 +43,14 @@ def assert_state(sealer: Sealer, expected: str) -> None:
     assert expected in verified["seal_state"] if expected else verified["seal_state"] == ""
 
 
+def cut_off(sealer: Sealer, calls: int) -> None:
+    """Seal; the controller is gone after so many calls of the host."""
+    sealer.cut = calls
+    with pytest.raises(ConnectionAbortedError):
+        sealer.seal()
+    sealer.cut = None
+
+
 def left_behind(log: Database, sealer: Sealer) -> tuple[t.Any, ...]:
     """Return what a run that was cut off has left to the next one: seals by kind, and how far the ledger is ahead."""
     kinds, signed = log.execute(
@@ -80,19 +88,13 @@ def test_the_connection_is_lost_at_any_statement(trail: Database, sealer: Sealer
 
 
 def test_the_controller_is_gone_before_the_host_is_asked(trail: Database, sealer: Sealer) -> None:
-    sealer.cut = 0
-    with pytest.raises(ConnectionAbortedError):
-        sealer.seal()
-    sealer.cut = None
+    cut_off(sealer, 0)
     assert_state(sealer, "")
     assert_completed(trail, sealer)
 
 
 def test_the_controller_is_gone_when_the_ledger_has_the_seal(trail: Database, sealer: Sealer) -> None:
-    sealer.cut = 1
-    with pytest.raises(ConnectionAbortedError):
-        sealer.seal()
-    sealer.cut = None
+    cut_off(sealer, 1)
     assert_state(sealer, IN_LEDGER)
     add(trail)
     assert_completed(trail, sealer)
@@ -101,20 +103,14 @@ def test_the_controller_is_gone_when_the_ledger_has_the_seal(trail: Database, se
 def test_it_is_gone_several_times_at_the_same_place(trail: Database, sealer: Sealer) -> None:
     for _time in range(3):
         add(trail)
-        sealer.cut = 1
-        with pytest.raises(ConnectionAbortedError):
-            sealer.seal()
-        sealer.cut = None
+        cut_off(sealer, 1)
         assert_state(sealer, IN_LEDGER)
     assert_completed(trail, sealer)
 
 
 def test_the_first_run_of_all_is_cut_off(trail: Database, tmp_path: pathlib.Path) -> None:
     sealer = Sealer(trail.login, tmp_path)
-    sealer.cut = 1
-    with pytest.raises(ConnectionAbortedError):
-        sealer.seal()
-    sealer.cut = None
+    cut_off(sealer, 1)
     assert_state(sealer, IN_LEDGER)
     assert_completed(trail, sealer)
 
