@@ -26,7 +26,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.signature impo
 )
 
 #: Options that are the controller's: no host ever gets them, neither keys nor where they are.
-_CONTROLLER = (
+CONTROLLER = (
     *(f"{prefix}signing_key{suffix}" for prefix in ("", "previous_") for suffix in ("", "_content", "_passphrase")),
     *("ledger", "public_key", "public_key_content", "resync"),
 )
@@ -48,9 +48,11 @@ class SealAction(ActionBase):
     """Runs the module of its own name on the host, step by step. Subclasses say what the steps are.
 
     :cvar spec: the module's options, all of them.
+    :cvar controller: those that no host gets.
     """
 
     spec: ClassVar[dict[str, Any]] = {}
+    controller: ClassVar[tuple[str, ...]] = CONTROLLER
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         self._supports_check_mode = True
@@ -85,7 +87,7 @@ class SealAction(ActionBase):
                 f"Unsupported parameters for ({self._task.action}) module: {error}" if unsupported else f"{error}"
             )
         # A path of the host means what it means there.
-        here = [name for name in given if name in _CONTROLLER or self.spec[name]["type"] in _NUMBERS]
+        here = [name for name in given if name in self.controller or self.spec[name]["type"] in _NUMBERS]
         return {**given, **{name: checked.validated_parameters[name] for name in here}}
 
     def work(self) -> dict[str, Any]:
@@ -97,7 +99,7 @@ class SealAction(ActionBase):
 
         :raises StepError: when it fails.
         """
-        arguments = {key: value for key, value in self.arguments.items() if key not in _CONTROLLER}
+        arguments = {key: value for key, value in self.arguments.items() if key not in self.controller}
         result = self._execute_module(
             module_name=self._task.action,
             module_args={**arguments, **more},

@@ -49,6 +49,8 @@ class Sealing:
         self.rows = 0
         self._last: Entry | None = None
         self._asked: list[Mapping[str, Any]] = []
+        #: Tells of a seal without rows, which a run that was cut off may have left unsigned, whether it is right.
+        self.vouches: Callable[[Seal], bool] = lambda _seal: False
 
     def run(self, resync: Mapping[str, Any] | None = None, also: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Seal all that there is; return the last answer of the host. Other runs with this ledger wait.
@@ -133,7 +135,7 @@ class Sealing:
         :raises AuditError: naming the seal.
         """
         asked = {"kind": seal.kind, "attested": seal.attested} in self._asked
-        if asked or seal.kind in (ROWS, CATALOG):
+        if asked or seal.kind in (ROWS, CATALOG) or self.vouches(seal):
             return
         raise AuditError(
             f"seal {seal.number} of the database, of kind {seal.kind}, waits for a signature that this run was not "

@@ -19,11 +19,12 @@ def ledger_path(directory: str, server: str, database: str = "") -> str:
 
     Names are percent-encoded, so that no name leaves the directory and no two names share a file.
     """
-    parts = [_file_name(part) for part in (server, database) if part]
+    parts = [file_name(part) for part in (server, database) if part]
     return os.path.join(directory, *parts) + ".jsonl"
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
+    """Return a name, percent-encoded, as that of one file or folder."""
     encoded = quote(name, safe="")
     return f"%2E{encoded[1:]}" if encoded.startswith(".") else encoded
 

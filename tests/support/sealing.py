@@ -116,10 +116,11 @@ class Sealer:
             def __init__(self) -> None:
                 self.arguments = {**sealer.login, **arguments}
                 self._task = types.SimpleNamespace(check_mode=arguments.get("_check_mode", False))
+                self.vars: dict[str, t.Any] = {}
 
             def on_host(self, **more: t.Any) -> dict[str, t.Any]:
                 """Run the module."""
-                hidden = _seal_action._CONTROLLER
+                hidden = self.controller
                 given = {key: value for key, value in self.arguments.items() if key not in hidden and key[0] != "_"}
                 sealer.calls.append({**given, **more})
                 if sealer.cut is not None:

@@ -33,7 +33,9 @@ MOST = 1000
 _OF_ROWS = ("modified_row", "deleted_row", "inserted_row", "duplicate_id")
 
 _GZIP = b"\x1f\x8b"
-_ID = re.compile(rb'\{"id": ?(\d+)[,}]')
+
+#: How the canonical text of a row begins, on every engine.
+ROW_ID = re.compile(rb'\{"id": ?(\d+)[,}]')
 
 
 class Block:
@@ -106,8 +108,17 @@ class ArchiveCheck:
 
         :raises AuditError: when it cannot be read to its end.
         """
-        for position, line in enumerate(lines_of(path), 1):
-            self._line(line, f"line {position} of {path}")
+        self.take(lines_of(path), path)
+
+    def take(self, lines: Iterable[bytes], name: str) -> None:
+        """Compare lines, without their ends, of an archive of that name."""
+        for position, line in enumerate(lines, 1):
+            self._line(line, f"line {position} of {name}")
+
+    @property
+    def seals(self) -> list[int]:
+        """The numbers of the seals of rows that came, or had to come."""
+        return sorted(self._blocks)
 
     def finish(self, first_day: str | None, last_day: str | None) -> None:
         """Compare what came with what there must be: all rows of the days that the archives speak of.
@@ -129,7 +140,7 @@ class ArchiveCheck:
                 self._tell(_problem(block))
 
     def _line(self, line: bytes, where: str) -> None:
-        found = _ID.match(line)
+        found = ROW_ID.match(line)
         if not found:
             self._tell(Problem("unreadable_line", f"{where} is not the canonical text of a row"))
             return

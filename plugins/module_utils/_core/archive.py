@@ -1,0 +1,131 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What an archive says of itself: one manifest a file, which the ledger names by its digest. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .errors import AuditError
+from .seal import ARCHIVE, ROWS, Entry, Seal, within
+
+#: Raised when a manifest means something else than before.
+FORMAT = 1
+
+FILE_SUFFIX = ".jsonl.gz"
+MANIFEST_SUFFIX = ".manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Of the rows of one partition, what was archived.
+
+    :ivar chain: the log's own identifier, as in its seals.
+    :ivar name: the archive's name, `audit_log_2026_01`: that of its files without what follows the dot.
+    :ivar first_day: YYYY-MM-DD, the first day (UTC) of the period.
+    :ivar end_day: the first day after it.
+    :ivar size: bytes of the file, compressed.
+    :ivar sha256: of the file as it is, hex.
+    :ivar first_at: changed_at of the earliest row, UTC.
+    :ivar seals: numbers of the seals that its rows are in, as pairs of first and last.
+    :ivar categories: of retention; `default` for rows that have none.
+    :ivar tables: rows of each `schema.table`; of events without a table under an empty name.
+    :ivar expires: the day from which it may be deleted, or None for never.
+    :ivar copies: other files with its rows, below the URL of all archives.
+    """
+
+    chain: str
+    name: str
+    first_day: str
+    end_day: str
+    size: int
+    sha256: str
+    rows: int
+    first_id: int
+    last_id: int
+    first_at: str
+    last_at: str
+    seals: tuple[tuple[int, int], ...]
+    categories: tuple[str, ...]
+    tables: Mapping[str, int]
+    expires: str | None
+    copies: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Return what stands in the manifest's file."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the text, in hex."""
+        return hashlib.sha256(self.text().encode()).hexdigest()
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> Manifest:
+        """Return what a file says.
+
+        :param where: what an error calls it.
+        :raises AuditError: when it is no manifest.
+        """
+        try:
+            fields = json.loads(text)
+            form = fields.pop("format")
+            if form != FORMAT:
+                raise AuditError(f"{where} is a manifest of format {form}; this release reads {FORMAT}")
+            pairs = tuple((int(first), int(last)) for first, last in fields.pop("seals"))
+            texts = {name: tuple(fields.pop(name)) for name in ("categories", "copies")}
+            return cls(seals=pairs, **texts, **fields)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise AuditError(f"{where} is not the manifest of an archive: {error!r}") from None
+
+    @property
+    def file(self) -> str:
+        """The name of the file."""
+        return self.name + FILE_SUFFIX
+
+
+def attested(manifests: Sequence[Manifest]) -> dict[str, Any]:
+    """Return what the ledger is to say of archives whose rows are about to leave the log."""
+    return {
+        "seals": [list(pair) for manifest in manifests for pair in manifest.seals],
+        "archives": [
+            {"name": manifest.name, "manifest": manifest.digest(), "sha256": manifest.sha256, "rows": manifest.rows}
+            for manifest in manifests
+        ],
+    }
+
+
+def attested_expiry(manifests: Sequence[Manifest]) -> dict[str, Any]:
+    """Return what the ledger is to say of archives that are about to be deleted, for their time is over."""
+    return {
+        "seals": [],
+        "expired": [
+            {"name": manifest.name, "manifest": manifest.digest(), "sha256": manifest.sha256, "rows": manifest.rows}
+            for manifest in manifests
+        ],
+    }
+
+
+def named(entries: Sequence[Entry], what: str) -> dict[str, dict[str, Any]]:
+    """Return what the ledger says of archives, by name; the last word counts.
+
+    :param what: `archives` or `expired`.
+    """
+    seals: list[Seal] = [entry.seal for entry in entries if entry.seal.kind == ARCHIVE]
+    return {said["name"]: said for seal in seals for said in seal.attested.get(what, ())}
+
+
+def without_others(entries: Sequence[Entry], name: str) -> list[Entry]:
+    """Return the ledger without the seals whose rows are in other archives than the one of that name."""
+    others = [
+        pair
+        for entry in entries
+        if entry.seal.kind == ARCHIVE and name not in [said["name"] for said in entry.seal.attested.get("archives", ())]
+        for pair in entry.seal.numbers()
+    ]
+    return [entry for entry in entries if entry.seal.kind != ROWS or not within(entry.seal.number, others)]

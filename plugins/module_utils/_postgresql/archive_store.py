@@ -1,0 +1,194 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The partitions of one PostgreSQL database's log, on their way into an archive."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable
+
+from .._core.errors import AuditError
+from .._core.hold import Hold
+from .._core.sql import Identifier, Literal, Sql, Verbatim, sql
+from . import archive_queries as queries
+from .canonical import canonical
+from .roles import OWNER
+from .rollout_record import recorded
+from .seal_store import SealStore
+from .session import Session, psycopg2
+
+_PAST = "audit_log_past"
+
+
+class ArchiveStore:
+    """See _core/archive_step.py, which says what each method is for."""
+
+    def __init__(self, session: Session, schema: str, lock_timeout: float, lock_retries: int) -> None:
+        self.session = session
+        self.schema = schema
+        self._lock_timeout = f"{int(lock_timeout * 1000)}ms"
+        self._attempts = lock_retries + 1
+        self._name = session.identifier(schema)
+        self._log = f"{self._name}.audit_log_data"
+        self.statements: list[str] = []
+
+    def periods(self) -> list[dict[str, Any]]:
+        rows = self._all(queries.PERIODS, schema_name=Literal(self._name), log=Literal(self._log))
+        return [row._asdict() for row in rows]
+
+    def contents(self, period: Mapping[str, Any]) -> dict[str, Any]:
+        groups = [row._asdict() for row in self._all(queries.GROUPS, partition=self._partition(period))]
+        ends = {name: [group.pop(name) for group in groups] for name in ("first_id", "last_id", "first_at", "last_at")}
+        return {
+            "rows": sum(group["rows"] for group in groups),
+            "groups": groups,
+            **{name: (min if "first" in name else max)(found, default=None) for name, found in ends.items()},
+        }
+
+    def holds(self, period: Mapping[str, Any], hold: Hold, tables: Sequence[tuple[str, str]] | None) -> bool:
+        places = {
+            "tables": Literal(None if tables is None else tuple(tables)),
+            "record_id": Literal(hold.record_id),
+            "changed_by": Literal(hold.changed_by),
+        }
+        return bool(self._all(queries.HELD, partition=self._partition(period), **places)[0].held)
+
+    def bounds_of(self, period: Mapping[str, Any], after: int) -> list[tuple[int, int]]:
+        days = {name: Literal(period.get(name)) for name in ("first_day", "end_day")}
+        return [(row.last_id, row.rows) for row in self._all(queries.BOUNDS, after=Literal(after), **days)]
+
+    def lines(self, period: Mapping[str, Any], after: int, until: int, take: Callable[[bytes], None]) -> None:
+        plain = self.session.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
+        statement = self._text(
+            queries.COPY,
+            text=canonical("r"),
+            partition=self._partition(period),
+            after=Literal(after),
+            until=Literal(until),
+            encoding=Verbatim("SQL_ASCII" if plain else "UTF8"),
+        )
+        with self.session.connection.cursor() as cursor:
+            cursor.copy_expert(statement, _Lines(take))
+
+    def release(self, period: Mapping[str, Any], rows: int) -> list[str]:
+        before = len(self.statements)
+        with recorded(self.session, self.schema):
+            state = self._state(period)
+            if state is None:
+                return []
+            if state == "attached":
+                self._require_rows(period, rows)
+            self._detach(self._partition(period), period["name"])
+            try:
+                self._require_rows(period, rows)
+            except AuditError:
+                self._attach(period)
+                raise
+            self._execute(queries.DROP, period["name"], partition=self._partition(period))
+        return self.statements[before:]
+
+    def release_statements(self, period: Mapping[str, Any]) -> list[str]:
+        texts = [queries.DROP]
+        if period["state"] != "detached":
+            texts.insert(0, queries.DETACH if period["state"] == "attached" else queries.FINALIZE)
+        return [self._text(text, partition=self._partition(period)).strip() for text in texts]
+
+    def tidy(self) -> list[str]:
+        """Have the place for rows from before the first period end where the first period now begins."""
+        before = len(self.statements)
+        past = f"{self._name}.{_PAST}"
+        gap = self._all(queries.GAP, log=Literal(self._log), past=Literal(past))[0]
+        if not (gap.made and gap.first) or (gap.past_ends == gap.first and not gap.pending):
+            return []
+        with recorded(self.session, self.schema):
+            if gap.past_ends is not None:
+                self._detach(Identifier.of(self.schema, _PAST), _PAST)
+            self._execute(queries.PAST_ATTACH, _PAST, upper=Literal(gap.first))
+        return self.statements[before:]
+
+    def _state(self, period: Mapping[str, Any] | str) -> str | None:
+        name = period if isinstance(period, str) else period["name"]
+        rows = self._all(queries.STATE, name=Literal(self.session.identifier(self.schema, name)))
+        return rows[0].state if rows else None
+
+    def _require_rows(self, period: Mapping[str, Any], rows: int) -> None:
+        found = self._all(queries.COUNT, partition=self._partition(period))[0].rows
+        if found != rows:
+            raise AuditError(
+                f"{period['name']} has {found} rows and its archive {rows}: a transaction that had begun in its time has "
+                "only now ended; the next run seals what came late and archives the partition anew"
+            )
+
+    def _detach(self, partition: Identifier, name: str) -> None:
+        """Detach a partition, or finish what a run that was cut off has begun."""
+        state = self._state(name)
+        while state != "detached":
+            self._execute(queries.DETACH if state == "attached" else queries.FINALIZE, name, partition=partition)
+            state = self._state(name)
+
+    def _attach(self, period: Mapping[str, Any]) -> None:
+        bounds = {"lower": Literal(period["first_day"]), "upper": Literal(period["end_day"])}
+        self._execute(queries.ATTACH, period["name"], partition=self._partition(period), **bounds)
+
+    def _execute(self, template: str, waits: str, **places: Any) -> None:
+        """Execute as the owner of the log, with as much patience as the options have.
+
+        :param waits: the partition that it is about.
+        :raises AuditError: naming who uses it, when that takes too long.
+        """
+        text = self._text(template, **places).strip()
+        self.statements.append(text)
+        self.session.execute(f"SET lock_timeout = '{self._lock_timeout}'")
+        for attempt in range(self._attempts):
+            try:
+                self._as_owner(text)
+                return
+            except psycopg2.errors.LockNotAvailable:
+                if template == queries.DETACH:
+                    # What it has begun, another statement finishes.
+                    return
+                time.sleep(min(0.2 * (attempt + 1), 2))
+        names = {"log": Literal(self._log), "name": Literal(self.session.identifier(self.schema, waits))}
+        holders = self._all(queries.HOLDERS, **names)[0].holders
+        raise AuditError(
+            f"{waits} could not leave the log: {holders or 'a transaction'} has not ended for longer than "
+            "lock_timeout, lock_retries times over; nothing was dropped, and the next run goes on from there"
+        )
+
+    def _as_owner(self, text: str) -> None:
+        self.session.execute(self._text("SET ROLE {owner}", owner=Identifier.of(OWNER)))
+        try:
+            self.session.execute(text)
+        finally:
+            if not self.session.connection.closed:
+                self.session.execute("RESET ROLE")
+
+    def _partition(self, period: Mapping[str, Any]) -> Identifier:
+        return Identifier.of(self.schema, period["name"])
+
+    def _all(self, template: str, **places: Any) -> list[Any]:
+        return self.session.all(self._text(template, **places))
+
+    def _text(self, template: str, **places: Any) -> str:
+        statement: Sql = sql(template, schema=Identifier.of(self.schema), **places)
+        return statement.render(self.session)
+
+
+class _Lines:
+    """What COPY writes to: a line of its text format at a time, with nothing escaped but backslashes."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self._take = take
+
+    def write(self, line: bytes) -> None:
+        self._take(line[:-1].replace(b"\\\\", b"\\") if b"\\" in line else line[:-1])
+
+
+def stores(session: Session, params: Mapping[str, Any]) -> tuple[SealStore, ArchiveStore]:
+    """Return what the steps of an archive module work with."""
+    schema = params["schema"]
+    seals = SealStore(session, schema)
+    return seals, ArchiveStore(session, schema, params["lock_timeout"], params["lock_retries"])

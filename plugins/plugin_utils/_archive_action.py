@@ -1,0 +1,102 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The action of the archive modules, whatever the engine."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+from ansible.utils.display import Display
+
+from ansible_collections.dbfleet.audit.plugins.module_utils._core import ledger_check
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.hold import Hold
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import Retention
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import Entry
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal_step import BLOCK_IDS, CALL_SECONDS
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.signature import SigningKey, trusted_keys
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive import Archiving
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import Place, place_at
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._ledger import Ledger, ObjectLedger, ledger_at
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._seal_action import CONTROLLER, SealAction
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._sealing import Sealing
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._seals import file_name
+
+
+class ArchiveAction(SealAction):
+    """Archives partitions whose time in the log is over. Subclasses say what the log is called.
+
+    :cvar database: the option that names it.
+    """
+
+    controller: ClassVar[tuple[str, ...]] = (
+        *CONTROLLER,
+        *("url", "server", "older_than", "retention", "holds", "drop", "parallel", "storage", "storage_options"),
+    )
+    database: ClassVar[str] = ""
+
+    def work(self) -> dict[str, Any]:
+        key = self.signing_key("signing_key")
+        for name, missing in (("signing_key", key is None), ("ledger", not self.option("ledger"))):
+            if missing:
+                raise AuditError(f"{name} is missing: only rows that are sealed may leave the log")
+        assert key
+        retention = Retention(str(self.option("older_than", "13mo")), self.option("retention", {}))
+        holds = self.option("holds", [])
+        for number, given in enumerate(holds, 1):
+            Hold.parse(given, f"hold {number}")
+        place = self._place()
+        known = _KnownLedger(ledger_at(self.option("ledger")), key)
+        run = Archiving(
+            self.step, partial(self._sealing, key, known.ledger), known.entries, place, retention, self._say
+        )
+        run.parallel = int(self.number("parallel", 2))
+        drop = bool(self.option("drop", False))
+        periods = run.periods(holds)
+        if self._task.check_mode:
+            run.predict(periods, drop)
+        else:
+            run.run(periods, drop)
+        return run.result()
+
+    def _sealing(self, key: SigningKey, ledger: Ledger | ObjectLedger) -> Sealing:
+        seconds = self.number("call_seconds", CALL_SECONDS)
+        step = partial(self.step, "seal", ids=int(self.number("block_rows", BLOCK_IDS)), seconds=seconds)
+        return Sealing(step, ledger, key, self.signing_key("previous_signing_key"))
+
+    def _place(self) -> Place:
+        url = self.option("url")
+        if not url:
+            raise AuditError("url is missing: where archives go, a directory or a URL such as s3://bucket/audit")
+        server = self.option("server", self.vars.get("inventory_hostname"))
+        database = self.option(self.database, self.spec[self.database]["default"])
+        folder = "/".join([url.rstrip("/"), *(file_name(name) for name in (server, database))])
+        return place_at(folder, self.option("storage", {}), self.option("storage_options", {}))
+
+    def _say(self, line: str) -> None:
+        Display().display(f"{self.vars.get('inventory_hostname', '')} {line}")
+
+
+class _KnownLedger:
+    """A ledger that is read once, and again when something was added; its signatures are checked."""
+
+    def __init__(self, ledger: Ledger | ObjectLedger, key: SigningKey) -> None:
+        self.ledger = ledger
+        self._key = key
+        self._entries: list[Entry] = []
+
+    def entries(self) -> list[Entry]:
+        """Return all entries.
+
+        :raises AuditError: when one of them is not signed as it has to be, or the chain is broken.
+        """
+        if not self._entries or self.ledger.last() != self._entries[-1]:
+            entries, digests = self.ledger.entries()
+            problems = ledger_check.check_ledger(entries, digests, trusted_keys([self._key.public], entries))
+            if problems:
+                raise AuditError(f"the ledger {self.ledger.path} is not whole: {problems[0].detail}; verify says more")
+            self._entries = entries
+        return self._entries

@@ -1,0 +1,121 @@
+# Copyright: dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Logs with rows of past months, and the archive action without the process of ansible-playbook around it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import gzip
+import json
+import pathlib
+import typing as t
+
+import running
+from auditing import install_trail, rollout, wanted
+from databases import Database
+from local_postgresql import LocalPostgresql
+from sealing import Sealer
+
+from ansible_collections.dbfleet.audit.plugins.action import postgresql_audit_archive
+
+SERVER = "pg3"
+
+#: Of the retention of rows by the policy that they are of.
+POLICIES = [
+    {**wanted("public.payment"), "retention": "financial"},
+    {**wanted("public.patient"), "retention": "hipaa"},
+    wanted("public.item"),
+]
+
+_ADD = """
+INSERT INTO audit.audit_log_data (changed_at, transaction_id, action, schema_name, table_name, record_id,
+  new_values, changed_by, db_user, application_name, policy_id)
+SELECT %(at)s::timestamptz + n * interval '1 minute', pg_current_xact_id(), 'INSERT', 'public', %(table)s, n::text,
+       jsonb_build_object('id', n, 'name', format('Änne "%%s" \\ %%s', n, repeat('x', n %% 50))),
+       'user' || n %% 7, 'shop_app', 'shop', (SELECT policy_id FROM audit.policy AS p
+                                              WHERE p.patterns ? ('public.' || %(table)s) AND p.valid_to IS NULL)
+FROM generate_series(1, %(rows)s) AS n
+"""
+
+
+def months_ago(number: int) -> datetime.date:
+    """Return the first day of the month so long ago."""
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    months = today.year * 12 + today.month - 1 - number
+    return datetime.date(months // 12, months % 12 + 1, 1)
+
+
+def period(number: int) -> str:
+    """Return the name of the partition of the month so long ago."""
+    return months_ago(number).strftime("audit_log_%Y_%m")
+
+
+@contextlib.contextmanager
+def old_log(server: LocalPostgresql, months: int = 6) -> t.Iterator[Database]:
+    """Give a database whose log has partitions of so many past months, and tables of three categories."""
+    log = Database(server)
+    try:
+        running.run_module("postgresql_audit_trail", **log.login)
+        log.execute("CALL audit.maintain_partitions(%s)", months_ago(months))
+        install_trail(log)
+        for table in ("payment", "patient", "item"):
+            log.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, name text)")
+        rollout(log, policies=POLICIES)
+        yield log
+    finally:
+        log.drop()
+
+
+def add_old(log: Database, ago: int, rows: int = 5, table: str = "item") -> None:
+    """Add records of a month so long ago."""
+    connection = log.connect()
+    with connection.cursor() as cursor:
+        cursor.execute(_ADD, {"at": months_ago(ago), "table": table, "rows": rows})
+
+
+def partitions(log: Database) -> list[str]:
+    """Return the names of the log's partitions."""
+    rows = log.execute(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'audit.audit_log_data'::regclass ORDER BY 1"
+    )
+    return [name.removeprefix("audit.") for (name,) in rows]
+
+
+class Archiver(Sealer):
+    """Archives the log of a database into a directory.
+
+    :ivar place: where archives of the log are.
+    """
+
+    def __init__(self, log: Database, directory: pathlib.Path, **rollout_options: t.Any) -> None:
+        super().__init__(log.login, directory, policies=POLICIES, **rollout_options)
+        self.log = log
+        self.url = directory / "archive"
+        self.place = self.url / SERVER / log.name
+
+    def run(self, **options: t.Any) -> dict[str, t.Any]:
+        """Run the archive action; an error of it is raised."""
+        arguments = {
+            "signing_key": self.key.private,
+            "ledger": str(self.ledger),
+            "url": str(self.url),
+            "server": SERVER,
+            "older_than": "3mo",
+            "drop": True,
+            **options,
+        }
+        return self._act(postgresql_audit_archive.ActionModule, "postgresql_audit_archive", arguments)
+
+    def files(self) -> list[str]:
+        """Return the names of all files of the log's archive."""
+        return sorted(path.name for path in self.place.iterdir()) if self.place.exists() else []
+
+    def archived(self, name: str) -> list[dict[str, t.Any]]:
+        """Return the rows of an archive."""
+        with gzip.open(self.place / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+    def manifest(self, name: str) -> dict[str, t.Any]:
+        """Return what a manifest says."""
+        return dict(json.loads((self.place / f"{name}.manifest.json").read_text()))
