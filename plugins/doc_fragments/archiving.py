@@ -21,8 +21,8 @@ options:
   url:
     description:
       - Where archives go, a directory of the controller (an absolute path, or V(file:///mnt/archive)) or object storage
-        (V(s3://bucket/audit), V(abfs://container@account.dfs.core.windows.net/audit)). Must be given. The files of a log
-        are in C(SERVER/DATABASE) below it; what is no letter, digit, C(_), C(-), C(.) or C(~) in a name is
+        (V(s3://bucket/audit), V(abfs://container@account.dfs.core.windows.net/audit)). Must be given. The files of a
+        log are in C(SERVER/DATABASE) below it; what is no letter, digit, C(_), C(-), C(.) or C(~) in a name is
         percent-encoded, as is a dot at its beginning.
       - Object storage needs C(fsspec) in the controller's Python, with C(s3fs) or C(adlfs). Credentials are those of
         these libraries, from the environment of the controller or its files, or in O(storage_options).
@@ -32,23 +32,23 @@ options:
     type: str
   older_than:
     description:
-      - How long rows stay in the log whose category says nothing else, counted from the end of their partition's period.
-        A number of days, weeks, months or years, as V(90d), V(26w), V(13mo), V(7y).
+      - How long rows stay in the log whose category says nothing else, counted from the end of their partition's
+        period. A number of days, weeks, months or years, as V(90d), V(26w), V(13mo), V(7y).
     type: str
     default: 13mo
   retention:
     description:
       - Ages by category, which is what RV(ignore:retention) of a policy says. Either an age, after which the archive
-        deletes rows (they stay in the log for O(older_than), if that is shorter), or C(database) and C(archive), each an
-        age; without C(archive) they are never deleted. V(default) is the category of rows that have none.
+        deletes rows (they stay in the log for O(older_than), if that is shorter), or C(database) and C(archive), each
+        an age; without C(archive) they are never deleted. V(default) is the category of rows that have none.
       - A partition's rows go together, so that the longest age of all categories in it counts.
       - Once there are any, a category that rows have and that is not in it fails the task.
     type: dict
     default: {}
   holds:
     description:
-      - Legal holds. While one applies to a row, its partition is not dropped and its archive not deleted, and the result
-        says so. Rows are held that have all of what the hold names.
+      - Legal holds. While one applies to a row, its partition is not dropped and its archive not deleted, and the
+        result says so. Rows are held that have all of what the hold names.
     type: list
     elements: dict
     default: []

@@ -13,8 +13,8 @@ description:
   - Writes each partition whose time in the log is over as a compressed file of its rows' canonical texts, with a
     manifest, into a directory or object storage. Such a file is verified against the ledger without a database, see
     M(dbfleet.audit.ledger_verify).
-  - With O(drop), a partition is then detached without making writers wait, and dropped. Not before the file was read back
-    and every row of it is what was sealed, and never while a legal hold applies.
+  - With O(drop), a partition is then detached without making writers wait, and dropped. Not before the file was read
+    back and every row of it is what was sealed, and never while a legal hold applies.
   - A run that was cut off is completed by the next one; no row is ever in neither place.
 version_added: 0.1.0
 author:
@@ -50,8 +50,8 @@ EXAMPLES = r"""
 RETURN = r"""
 archived:
   description:
-    - Archives that this run has written. C(file) is the whole path or URL, C(manifest) the SHA-256 of the manifest, which
-      the ledger names once rows were dropped; the rest is what the manifest says.
+    - Archives that this run has written. C(file) is the whole path or URL, C(manifest) the SHA-256 of the manifest,
+      which the ledger names once rows were dropped; the rest is what the manifest says.
   returned: success
   type: list
   elements: dict

@@ -11,8 +11,8 @@ without a manifest is written anew, one with it is read back again, and a partit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import date, datetime, timezone
 from typing import Any
@@ -21,7 +21,8 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core import archive
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import Manifest
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive_step import PART_BYTES
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import DEFAULT, Age, Ages, Retention
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.hold import Hold
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import DEFAULT, Ages, Retention
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import ARCHIVE, Entry, Seal
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_file import (
     Upload,
@@ -32,6 +33,7 @@ from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_file import
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import Place
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._sealing import Sealing
 
+#: A partition, as the host describes it.
 Period = Mapping[str, Any]
 
 #: Asks the host for a step by name.
@@ -41,12 +43,13 @@ Step = Callable[..., Any]
 class Archiving:
     """One run.
 
-    :param step: asks the host.
     :param sealing: makes a run that seals; each is used once.
-    :param ledger: returns the entries of the ledger that are signed as they have to be.
+    :param ledger: returns the ledger's entries, all of them signed as they have to be.
     :param say: shows a line of progress.
-    :ivar archived: manifests of what was written.
-    :ivar kept: what was not dropped although its time is over, by name, and why.
+    :ivar copy: makes what else becomes of an archive's rows, while they are read back: `add` takes lines, and once the
+        block has ended without an error, `paths` are the files, below the URL of all archives.
+    :ivar kept: what is not dropped although its time is over, by name, and why that is meant to be.
+    :ivar problems: the same where it is not meant to be.
     """
 
     def __init__(
@@ -65,197 +68,202 @@ class Archiving:
         self.retention = retention
         self.say = say
         self.parallel = 2
-        #: Makes what else becomes of an archive's rows, while they are read back: `add` takes lines, and once the block
-        #: has ended without an error, `paths` are the files, below the archive's URL.
         self.copy: Callable[[Manifest], AbstractContextManager[Any]] = lambda _manifest: nullcontext()
         self.today = datetime.now(timezone.utc).date()
         self.archived: list[Manifest] = []
         self.due: list[str] = []
         self.dropped: list[str] = []
-        self.expired: list[str] = []
         self.kept: dict[str, str] = {}
+        self.problems: dict[str, str] = {}
         self.statements: list[str] = []
+        self.present: list[str] = []
+        #: Others who may know of what is to be signed that it is right.
+        self.vouchers: list[Callable[[Seal], bool]] = []
+        self._tidy = True
 
-    def periods(self, holds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def periods(self, holds: Sequence[Hold]) -> list[dict[str, Any]]:
         """Return the partitions whose time in the log is over, by time."""
         before = max(age.before(self.today) for age in self.retention.shortest())
-        found = self.step("periods", before=before.isoformat(), holds=holds)
-        return [period for period in map(self._with_days, found) if "groups" in period and self._is_due(period)]
+        answer = self.step("periods", before=before.isoformat(), holds=[hold.plain() for hold in holds])
+        self._tidy = answer["tidy"]
+        self.present = [period["archive"] for period in answer["periods"]]
+        with_days = [period for period in answer["periods"] if "groups" in period and self._find_days(period)]
+        due = [period for period in with_days if _end(period, self._ages(period).database) <= self.today]
+        self.kept.update(
+            (period["name"], f"legal hold: {'; '.join(period['holds'])}") for period in due if period["holds"]
+        )
+        return due
 
     def run(self, periods: Sequence[dict[str, Any]], drop: bool) -> None:
         """Archive periods, and drop them when told to."""
-        for period in periods:
-            if period["holds"]:
-                self.kept[period["name"]] = _held(period)
         if any(period["rows"] for period in periods):
-            self._seal(None)
+            self.seal(None)
         for start in range(0, len(periods), self.parallel):
             together = periods[start : start + self.parallel]
-            self._archive([period for period in together if period["rows"]])
+            archives = self._archive([period for period in together if period["rows"]])
             if drop:
-                self._drop([period for period in together if period["name"] not in self.kept])
+                going = [period for period in together if period["name"] not in {**self.kept, **self.problems}]
+                self._drop(going, archives)
+        if self.dropped or (drop and not self._tidy):
+            self._release([], tidy=True)
 
     def predict(self, periods: Sequence[dict[str, Any]], drop: bool) -> None:
         """Note what run() would do, from what is there now."""
-        going = [period for period in periods if not period["holds"]]
-        self.kept = {period["name"]: _held(period) for period in periods if period["holds"]}
-        self.due = [period["name"] for period in periods if period["rows"] and not self._has_manifest(period)]
+        self.due = [period["name"] for period in periods if period["rows"] and self._manifest_of(period) is None]
         if drop:
-            self.dropped = [period["name"] for period in going]
-            for answer in self.step("release", periods=[_plain(period) for period in going]) if going else ():
-                self.statements += answer["statements"]
+            self._release([period for period in periods if period["name"] not in self.kept], tidy=True)
 
-    def result(self) -> dict[str, Any]:
-        """Return what the module returns."""
-        archived = [
-            {**vars(manifest), "file": f"{self.place.url}/{manifest.file}", "manifest": manifest.digest()}
-            for manifest in self.archived
-        ]
-        return {
-            "changed": bool(archived or self.due or self.dropped or self.expired),
-            "archived": archived,
-            "due": self.due,
-            "dropped": self.dropped,
-            "expired": self.expired,
-            "kept": [{"name": name, "reason": reason} for name, reason in self.kept.items()],
-            "statements": self.statements,
-        }
-
-    def _archive(self, periods: Sequence[dict[str, Any]]) -> None:
-        """Have an archive of each period that is what the ledger says."""
-        missing = [period for period in periods if not self._is_archived(period)]
-        if not missing:
-            return
-        uploads = self._export(missing)
-        entries = self.ledger()
-        for period, upload in zip(missing, uploads):
-            manifest = self._manifest(period, upload, entries)
-            write_manifest(self.place, manifest, self._locked_until(period))
-            if read_manifest(self.place, manifest.name) != manifest:
-                raise AuditError(f"the manifest {self.place.url}/{manifest.name}, read back, is not what was written")
-            self.archived.append(manifest)
-
-    def _has_manifest(self, period: Period) -> bool:
-        manifest = read_manifest(self.place, period["archive"])
-        return manifest is not None and manifest.rows == period["rows"]
-
-    def _is_archived(self, period: Period) -> bool:
-        """Tell whether there is an archive of a period, and it has all that the ledger says."""
-        manifest = read_manifest(self.place, period["archive"])
-        if manifest is None or manifest.rows != period["rows"]:
-            return False
-        self._check(manifest, self.ledger())
-        return True
-
-    def _check(self, manifest: Manifest, entries: Sequence[Entry]) -> None:
-        seals = check_file(self.place, manifest, archive.without_others(entries, manifest.name))
-        if seals != manifest.seals:
-            raise AuditError(f"{self.place.url}/{manifest.name}: its rows are not of the seals that its manifest names")
-
-    def _export(self, periods: Sequence[dict[str, Any]]) -> list[Upload]:
-        """Write the files of periods, a part of each at a time."""
-        with ExitStack() as files:
-            uploads = [
-                Upload(
-                    files.enter_context(
-                        self.place.writing(period["archive"] + archive.FILE_SUFFIX, self._locked_until(period))
-                    )
-                )
-                for period in periods
-            ]
-            while not all(upload.complete for upload in uploads):
-                going = [(period, upload) for period, upload in zip(periods, uploads) if not upload.complete]
-                asked = [{**_plain(period), "after": upload.after} for period, upload in going]
-                for (period, upload), part in zip(going, self.step("export", periods=asked, bytes=PART_BYTES)):
-                    upload.add(part)
-                    self.say(_progress(period, upload))
-        return uploads
-
-    def _manifest(self, period: Period, upload: Upload, entries: Sequence[Entry]) -> Manifest:
-        """Read a file back; return its manifest."""
-        ages = self._ages(period)
-        manifest = Manifest(
-            chain=entries[-1].seal.chain,
-            name=period["archive"],
-            first_day=period["first_day"],
-            end_day=period["end_day"],
-            size=upload.size,
-            sha256=upload.sha256.hexdigest(),
-            rows=upload.rows,
-            seals=(),
-            categories=tuple(sorted({group["category"] or DEFAULT for group in period["groups"]})),
-            tables=_tables(period["groups"]),
-            expires=ages.archive and _end(period["end_day"], ages.archive).isoformat(),
-            **{name: period[name] for name in ("first_id", "last_id", "first_at", "last_at")},
-        )
-        left = archive.without_others(entries, manifest.name)
-        with self.copy(manifest) as copy:
-            seals = check_file(self.place, manifest, left, copy.add if copy else None)
-        return replace(manifest, seals=seals, copies=copy.paths if copy else ())
-
-    def _drop(self, periods: Sequence[dict[str, Any]]) -> None:
-        """Sign that rows leave the log, then have them leave it."""
-        manifests = [self._named(period) for period in periods if period["rows"]]
-        said = archive.named(self.ledger(), "archives")
-        new = [manifest for manifest in manifests if said.get(manifest.name, {}).get("manifest") != manifest.digest()]
-        if new:
-            self._seal({"kind": ARCHIVE, "attested": archive.attested(new)})
-        for answer in self.step("release", periods=[_plain(period) for period in periods]) if periods else ():
-            self.statements += answer["statements"]
-            if answer["kept"]:
-                self.kept[answer["name"]] = answer["kept"]
-            else:
-                self.dropped.append(answer["name"])
-
-    def _named(self, period: Period) -> Manifest:
-        manifest = read_manifest(self.place, period["archive"])
-        if manifest is None:
-            raise AuditError(
-                f"{period['name']}: the manifest {self.place.url}/{period['archive']} is missing; not dropped"
-            )
-        return manifest
-
-    def _seal(self, also: Mapping[str, Any] | None) -> None:
+    def seal(self, also: Mapping[str, Any] | None) -> None:
+        """Seal all that there is, and have the ledger say something more."""
         sealing = self.sealing()
         sealing.vouches = self._vouches
         sealing.run(also=also)
 
     def _vouches(self, seal: Seal) -> bool:
         """Tell whether what a run that was cut off wanted to be signed is so."""
-        manifests = [
-            manifest
-            for said in seal.attested.get("archives", ())
-            if (manifest := read_manifest(self.place, said["name"])) and manifest.digest() == said["manifest"]
-        ]
-        if seal.kind != ARCHIVE or not manifests or seal.attested != archive.attested(manifests):
+        if any(vouches(seal) for vouches in self.vouchers):
+            return True
+        said = seal.attested.get("archives", ()) if seal.kind == ARCHIVE else ()
+        manifests = [manifest for one in said if (manifest := read_manifest(self.place, one["name"]))]
+        if not manifests or seal.attested != archive.attested(manifests):
             return False
         for manifest in manifests:
-            self._check(manifest, self.ledger())
+            self._check(manifest)
         return True
 
-    def _with_days(self, period: dict[str, Any]) -> dict[str, Any]:
-        """Return a period with its days; what a run that was cut off has detached, its manifest knows them."""
+    def _archive(self, periods: Sequence[dict[str, Any]]) -> dict[str, Manifest]:
+        """Have an archive of each period that is what the ledger says; return their manifests by the period's name."""
+        archives: dict[str, Manifest] = {}
+        missing = []
+        for period in periods:
+            manifest = self._manifest_of(period)
+            if manifest is None:
+                missing.append(period)
+                continue
+            with self._noted(period):
+                self._check(manifest)
+                archives[period["name"]] = manifest
+        for period, upload in zip(missing, self._export(missing)):
+            with self._noted(period):
+                archives[period["name"]] = self._finished(period, upload)
+        return archives
+
+    @contextmanager
+    def _noted(self, period: Period) -> Iterator[None]:
+        """Note what is wrong with a period's archive, and go on with the others."""
+        try:
+            yield
+        except AuditError as error:
+            self.problems[period["name"]] = str(error)
+
+    def _manifest_of(self, period: Period) -> Manifest | None:
+        """Return the manifest of a period's archive; None where there is none, or one of other rows than there are."""
+        manifest = read_manifest(self.place, period["archive"])
+        return manifest if manifest is not None and manifest.rows == period["rows"] else None
+
+    def _check(self, manifest: Manifest) -> None:
+        """Read an archive back.
+
+        :raises AuditError: when it is not what the ledger and its manifest say.
+        """
+        seals = check_file(self.place, manifest, archive.without_others(self.ledger(), manifest.name))
+        if seals != manifest.seals:
+            raise AuditError(f"{self.place.url}/{manifest.file}: its rows are not of the seals that its manifest names")
+
+    def _export(self, periods: Sequence[dict[str, Any]]) -> list[Upload]:
+        """Write the files of periods, a part of each at a time."""
+        with ExitStack() as files:
+            uploads = [Upload(files.enter_context(self._writing(period))) for period in periods]
+            while going := [pair for pair in zip(periods, uploads) if not pair[1].complete]:
+                asked = [{**_plain(period), "after": upload.after} for period, upload in going]
+                for (period, upload), part in zip(going, self.step("export", periods=asked, bytes=PART_BYTES)):
+                    upload.add(part)
+                    self.say(_progress(period, upload))
+        return uploads
+
+    def _writing(self, period: Period) -> AbstractContextManager[Any]:
+        return self.place.writing(period["archive"] + archive.FILE_SUFFIX, _moment(self._expires(period)))
+
+    def _finished(self, period: Period, upload: Upload) -> Manifest:
+        """Read a file back and write its manifest."""
+        entries, expires = self.ledger(), self._expires(period)
+        manifest = Manifest(
+            chain=entries[-1].seal.chain,
+            name=period["archive"],
+            size=upload.size,
+            sha256=upload.sha256.hexdigest(),
+            rows=upload.rows,
+            seals=(),
+            categories=tuple(sorted({group["category"] or DEFAULT for group in period["groups"]})),
+            tables=_tables(period["groups"]),
+            expires=expires and expires.isoformat(),
+            **{name: period[name] for name in ("first_day", "end_day", "first_id", "last_id", "first_at", "last_at")},
+        )
+        with self.copy(manifest) as copy:
+            left = archive.without_others(entries, manifest.name)
+            seals = check_file(self.place, manifest, left, copy.add if copy else None)
+        manifest = replace(manifest, seals=seals, copies=copy.paths if copy else ())
+        write_manifest(self.place, manifest, _moment(expires))
+        if read_manifest(self.place, manifest.name) != manifest:
+            raise AuditError(f"the manifest {self.place.url}/{manifest.name}, read back, is not what was written")
+        self.archived.append(manifest)
+        return manifest
+
+    def _drop(self, periods: Sequence[dict[str, Any]], archives: Mapping[str, Manifest]) -> None:
+        """Sign that rows leave the log, then have them leave it."""
+        leaving = []
+        for period in periods:
+            with self._noted(period):
+                leaving.append({**period, "rows": self._rows_of(period, archives)})
+        manifests = [archives[period["name"]] for period in leaving if period["rows"]]
+        said = archive.named(self.ledger(), "archives") if manifests else {}
+        new = [manifest for manifest in manifests if said.get(manifest.name, {}).get("manifest") != manifest.digest()]
+        if new:
+            self.seal({"kind": ARCHIVE, "attested": archive.attested(new)})
+        if leaving:
+            self._release(leaving)
+
+    def _rows_of(self, period: Period, archives: Mapping[str, Manifest]) -> int:
+        """Return how many rows of a period are in its archive, which must be there.
+
+        :raises AuditError: when its manifest is not.
+        """
+        if not period["rows"]:
+            return 0
+        manifest = read_manifest(self.place, period["archive"])
+        if manifest != archives[period["name"]]:
+            raise AuditError(
+                f"the manifest {self.place.url}/{period['archive']} is missing or has changed; nothing was dropped"
+            )
+        return manifest.rows
+
+    def _release(self, periods: Sequence[dict[str, Any]], tidy: bool = False) -> None:
+        answer = self.step("release", periods=[_plain(period) for period in periods], tidy=tidy)
+        self.statements += answer["statements"]
+        for period in answer["periods"]:
+            if period["kept"]:
+                self.problems[period["name"]] = period["kept"]
+            else:
+                self.dropped.append(period["name"])
+
+    def _find_days(self, period: dict[str, Any]) -> bool:
+        """Complete what a run that was cut off has detached by its days, which its manifest knows; tell if it does."""
         if period["end_day"] is None:
             manifest = read_manifest(self.place, period["archive"])
             if manifest is None:
-                return {"name": period["name"], "unknown": True}
+                self.problems[period["name"]] = (
+                    "is not attached to the log, and has no manifest: no archive run has detached it; attach it again"
+                )
+                return False
             period.update(first_day=manifest.first_day, end_day=manifest.end_day)
-        return period
-
-    def _is_due(self, period: Period) -> bool:
-        return _end(period["end_day"], self._ages(period).database) <= self.today
+        return True
 
     def _ages(self, period: Period) -> Ages:
         return self.retention.of([group["category"] for group in period["groups"]])
 
-    def _locked_until(self, period: Period) -> datetime | None:
+    def _expires(self, period: Period) -> date | None:
         age = self._ages(period).archive
-        end = age and _end(period["end_day"], age)
-        return datetime(end.year, end.month, end.day, tzinfo=timezone.utc) if end else None
-
-
-def _held(period: Period) -> str:
-    return f"legal hold: {'; '.join(period['holds'])}"
+        return _end(period, age) if age else None
 
 
 def _plain(period: Period) -> dict[str, Any]:
@@ -271,9 +279,13 @@ def _tables(groups: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return found
 
 
-def _end(end_day: str, age: Age) -> date:
-    """Return the day on which the last row of a period that ended before `end_day` has an age."""
-    return age.after(date.fromisoformat(end_day))
+def _end(period: Period, age: Any) -> date:
+    """Return the day from which all rows of a period have an age."""
+    return age.after(date.fromisoformat(period["end_day"]))
+
+
+def _moment(day: date | None) -> datetime | None:
+    return datetime(day.year, day.month, day.day, tzinfo=timezone.utc) if day else None
 
 
 def _progress(period: Period, upload: Upload) -> str:

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 from ansible.utils.display import Display
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core import ledger_check
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import Manifest
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.hold import Hold
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import Retention
@@ -19,6 +21,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import En
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal_step import BLOCK_IDS, CALL_SECONDS
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.signature import SigningKey, trusted_keys
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive import Archiving
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_expiry import Expiry
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import Place, place_at
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._ledger import Ledger, ObjectLedger, ledger_at
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._seal_action import CONTROLLER, SealAction
@@ -45,36 +48,57 @@ class ArchiveAction(SealAction):
                 raise AuditError(f"{name} is missing: only rows that are sealed may leave the log")
         assert key
         retention = Retention(str(self.option("older_than", "13mo")), self.option("retention", {}))
-        holds = self.option("holds", [])
-        for number, given in enumerate(holds, 1):
-            Hold.parse(given, f"hold {number}")
-        place = self._place()
+        holds = [Hold.parse(given, f"hold {number}") for number, given in enumerate(self.option("holds", []), 1)]
+        folder, root = self._places()
         known = _KnownLedger(ledger_at(self.option("ledger")), key)
         run = Archiving(
-            self.step, partial(self._sealing, key, known.ledger), known.entries, place, retention, self._say
+            self.step, partial(self._sealing, key, known.ledger), known.entries, folder, retention, self._say
         )
         run.parallel = int(self.number("parallel", 2))
+        return self._result(run, Expiry(run, root), holds)
+
+    def _result(self, run: Archiving, expiry: Expiry, holds: Sequence[Hold]) -> dict[str, Any]:
         drop = bool(self.option("drop", False))
         periods = run.periods(holds)
+        over = expiry.plan(holds)
         if self._task.check_mode:
             run.predict(periods, drop)
+            expiry.expired = [manifest.name for manifest in over]
         else:
+            run.vouchers.append(partial(expiry.vouches, manifests=over))
             run.run(periods, drop)
-        return run.result()
+            expiry.run(over)
+        result = {
+            "changed": bool(run.archived or run.due or run.dropped or run.statements or expiry.expired),
+            "archived": [_described(manifest, run.place) for manifest in run.archived],
+            "due": run.due,
+            "dropped": run.dropped,
+            "expired": expiry.expired,
+            "missing": expiry.missing,
+            "kept": [{"name": name, "reason": reason} for name, reason in {**run.kept, **run.problems}.items()],
+            "statements": run.statements,
+        }
+        if run.problems:
+            problems = "; ".join(f"{name}: {reason}" for name, reason in run.problems.items())
+            result.update(failed=True, msg=f"not archived or not dropped, the rest is done: {problems}")
+        return result
 
     def _sealing(self, key: SigningKey, ledger: Ledger | ObjectLedger) -> Sealing:
         seconds = self.number("call_seconds", CALL_SECONDS)
         step = partial(self.step, "seal", ids=int(self.number("block_rows", BLOCK_IDS)), seconds=seconds)
         return Sealing(step, ledger, key, self.signing_key("previous_signing_key"))
 
-    def _place(self) -> Place:
+    def _places(self) -> tuple[Place, Place]:
+        """Return the folder of the log's archives, and the one that has those of all logs."""
         url = self.option("url")
         if not url:
             raise AuditError("url is missing: where archives go, a directory or a URL such as s3://bucket/audit")
+        storage, options = self.option("storage", {}), self.option("storage_options", {})
+        root = place_at(url, storage, options)
         server = self.option("server", self.vars.get("inventory_hostname"))
         database = self.option(self.database, self.spec[self.database]["default"])
         folder = "/".join([url.rstrip("/"), *(file_name(name) for name in (server, database))])
-        return place_at(folder, self.option("storage", {}), self.option("storage_options", {}))
+        return place_at(folder, storage, options), root
 
     def _say(self, line: str) -> None:
         Display().display(f"{self.vars.get('inventory_hostname', '')} {line}")
@@ -100,3 +124,7 @@ class _KnownLedger:
                 raise AuditError(f"the ledger {self.ledger.path} is not whole: {problems[0].detail}; verify says more")
             self._entries = entries
         return self._entries
+
+
+def _described(manifest: Manifest, place: Place) -> dict[str, Any]:
+    return {**vars(manifest), "file": f"{place.url}/{manifest.file}", "manifest": manifest.digest()}

@@ -33,8 +33,9 @@ INSERT INTO audit.audit_log_data (changed_at, transaction_id, action, schema_nam
   new_values, changed_by, db_user, application_name, policy_id)
 SELECT %(at)s::timestamptz + n * interval '1 minute', pg_current_xact_id(), 'INSERT', 'public', %(table)s, n::text,
        jsonb_build_object('id', n, 'name', format('Änne "%%s" \\ %%s', n, repeat('x', n %% 50))),
-       'user' || n %% 7, 'shop_app', 'shop', (SELECT policy_id FROM audit.policy AS p
-                                              WHERE p.patterns ? ('public.' || %(table)s) AND p.valid_to IS NULL)
+       'user' || n %% 7, 'shop_app', 'shop',
+       (SELECT p.policy_id FROM audit.policy AS p
+        WHERE p.retention IS NOT DISTINCT FROM %(category)s AND p.valid_to IS NULL LIMIT 1)
 FROM generate_series(1, %(rows)s) AS n
 """
 
@@ -71,7 +72,8 @@ def add_old(log: Database, ago: int, rows: int = 5, table: str = "item") -> None
     """Add records of a month so long ago."""
     connection = log.connect()
     with connection.cursor() as cursor:
-        cursor.execute(_ADD, {"at": months_ago(ago), "table": table, "rows": rows})
+        category = {"payment": "financial", "patient": "hipaa"}.get(table)
+        cursor.execute(_ADD, {"at": months_ago(ago), "table": table, "rows": rows, "category": category})
 
 
 def partitions(log: Database) -> list[str]:
@@ -82,17 +84,31 @@ def partitions(log: Database) -> list[str]:
     return [name.removeprefix("audit.") for (name,) in rows]
 
 
+def ids(log: Database) -> set[int]:
+    """Return the ids of changes that are in the log."""
+    return {number for (number,) in log.execute("SELECT id FROM audit.audit_log_data WHERE action <> 'DDL'")}
+
+
 class Archiver(Sealer):
     """Archives the log of a database into a directory.
 
     :ivar place: where archives of the log are.
     """
 
-    def __init__(self, log: Database, directory: pathlib.Path, **rollout_options: t.Any) -> None:
-        super().__init__(log.login, directory, policies=POLICIES, **rollout_options)
-        self.log = log
+    def __init__(self, log: Database, directory: pathlib.Path) -> None:
+        self._begin(log.login, directory, log.name)
+
+    @classmethod
+    def of_nothing(cls, directory: pathlib.Path) -> Archiver:
+        """Return one that has no database to ask."""
+        archiver = cls.__new__(cls)
+        archiver._begin({}, directory, "nothing")
+        return archiver
+
+    def _begin(self, login: t.Mapping[str, t.Any], directory: pathlib.Path, name: str) -> None:
+        super().__init__(login, directory, policies=POLICIES)
         self.url = directory / "archive"
-        self.place = self.url / SERVER / log.name
+        self.place = self.url / SERVER / name
 
     def run(self, **options: t.Any) -> dict[str, t.Any]:
         """Run the archive action; an error of it is raised."""
@@ -115,6 +131,12 @@ class Archiver(Sealer):
         """Return the rows of an archive."""
         with gzip.open(self.place / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:
             return [json.loads(line) for line in file]
+
+    def ids(self) -> set[int]:
+        """Return the ids that are in archives, each of them once."""
+        found = [row["id"] for name in self.files() if name.endswith(".gz") for row in self.archived(name[:-9])]
+        assert len(found) == len(set(found))
+        return set(found)
 
     def manifest(self, name: str) -> dict[str, t.Any]:
         """Return what a manifest says."""

@@ -91,24 +91,18 @@ class Manifest:
 
 def attested(manifests: Sequence[Manifest]) -> dict[str, Any]:
     """Return what the ledger is to say of archives whose rows are about to leave the log."""
-    return {
-        "seals": [list(pair) for manifest in manifests for pair in manifest.seals],
-        "archives": [
-            {"name": manifest.name, "manifest": manifest.digest(), "sha256": manifest.sha256, "rows": manifest.rows}
-            for manifest in manifests
-        ],
-    }
+    seals = [list(pair) for manifest in manifests for pair in manifest.seals]
+    return {"seals": seals, "archives": [_in_ledger(manifest) for manifest in manifests]}
 
 
 def attested_expiry(manifests: Sequence[Manifest]) -> dict[str, Any]:
     """Return what the ledger is to say of archives that are about to be deleted, for their time is over."""
-    return {
-        "seals": [],
-        "expired": [
-            {"name": manifest.name, "manifest": manifest.digest(), "sha256": manifest.sha256, "rows": manifest.rows}
-            for manifest in manifests
-        ],
-    }
+    return {"seals": [], "expired": [_in_ledger(manifest) for manifest in manifests]}
+
+
+def _in_ledger(manifest: Manifest) -> dict[str, Any]:
+    fields = ("name", "sha256", "rows", "first_day", "end_day", "expires")
+    return {"manifest": manifest.digest(), **{name: getattr(manifest, name) for name in fields}}
 
 
 def named(entries: Sequence[Entry], what: str) -> dict[str, dict[str, Any]]:

@@ -56,10 +56,10 @@ class ArchiveStore(Protocol):
     """What an engine supplies: the partitions of one log."""
 
     def periods(self) -> list[dict[str, Any]]:
-        """Return partitions but the catch-alls: `name`, `archive` (the name of its archive), `first_day`, `end_day`,
+        """Return the partitions but the catch-alls, by time.
 
-        `state` (attached, or detaching or detached by a run that was cut off), and `bytes`, by time. What is detached
-        has no days any more.
+        Each has `name`, `archive` (the name of its archive), `first_day`, `end_day` (which one that is detached does
+        not know any more), `state` (attached, or detaching or detached by a run that was cut off) and `bytes`.
         """
 
     def contents(self, period: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,6 +88,9 @@ class ArchiveStore(Protocol):
 
     def release_statements(self, period: Mapping[str, Any]) -> list[str]:
         """Return what release() would execute."""
+
+    def tidy_statements(self, gone: Sequence[str]) -> list[str]:
+        """Return what tidy() would execute were these periods gone."""
 
 
 #: Makes the stores of a session.
@@ -118,15 +121,15 @@ def _own(module: AuditModule, stores: Stores) -> Iterator[ArchiveStore]:
         session.close()
 
 
-def _periods(step: Mapping[str, Any], store: ArchiveStore) -> list[dict[str, Any]]:
-    """Answer with all periods, and of those that have ended by a day with what is in them."""
+def _periods(step: Mapping[str, Any], store: ArchiveStore) -> dict[str, Any]:
+    """Answer with all periods, those that have ended by a day with what is in them, and whether all is `tidy`."""
     holds = [Hold.parse(given, "hold") for given in step["holds"]]
     found = store.periods()
     for period in found:
         if (period["end_day"] or "") <= step["before"]:
             period.update(store.contents(period))
             period["holds"] = [hold.reason for hold in holds if _is_held(store, period, hold)]
-    return found
+    return {"periods": found, "tidy": not store.tidy_statements([])}
 
 
 def _is_held(store: ArchiveStore, period: Mapping[str, Any], hold: Hold) -> bool:
@@ -154,7 +157,7 @@ def _part(store: ArchiveStore, period: Mapping[str, Any], size: int) -> dict[str
         for until in _windows(store.bounds_of(period, after), after):
             store.lines(period, after, until, part.add)
             after = until
-    except _Full:
+    except _FullError:
         complete = False
     return {**part.finish(int(period["after"])), "complete": complete}
 
@@ -171,7 +174,7 @@ def _windows(bounds: Sequence[tuple[int, int]], after: int) -> Iterator[int]:
     yield LAST_ID
 
 
-class _Full(Exception):
+class _FullError(Exception):
     """There is no more room in a part."""
 
 
@@ -193,7 +196,7 @@ class _Part:
         if self._waiting >= _TOGETHER:
             self._compress()
             if len(self._data) >= self._size:
-                raise _Full
+                raise _FullError
 
     def finish(self, after: int) -> dict[str, Any]:
         """Return what it has become.
@@ -217,21 +220,21 @@ class _Part:
 
 def _release(step: Mapping[str, Any], module: AuditModule, session: Any, store: ArchiveStore) -> list[dict[str, Any]]:
     """Take periods out of the log, as they were archived; answer with what keeps each, or nothing."""
-    answers: list[dict[str, Any]] = []
+    names = [period["name"] for period in step["periods"]]
     if module.check_mode:
-        return [
-            {"name": period["name"], "kept": "", "statements": store.release_statements(period)}
-            for period in step["periods"]
-        ]
+        texts = [text for period in step["periods"] for text in store.release_statements(period)]
+        texts += store.tidy_statements(names) if step["tidy"] else []
+        return {"periods": [{"name": name, "kept": ""} for name in names], "statements": texts}
     session.require_writable()
     session.lock()
-    for period in step["periods"]:
-        try:
-            answers.append(
-                {"name": period["name"], "kept": "", "statements": store.release(period, int(period["rows"]))}
-            )
-        except AuditError as error:
-            answers.append({"name": period["name"], "kept": str(error), "statements": []})
-    if answers:
-        answers[-1]["statements"] += store.tidy()
-    return answers
+    answers = [_released(store, period) for period in step["periods"]]
+    texts = [text for answer in answers for text in answer.pop("statements")]
+    return {"periods": answers, "statements": texts + (store.tidy() if step["tidy"] else [])}
+
+
+def _released(store: ArchiveStore, period: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        statements = store.release(period, int(period["rows"]))
+    except AuditError as error:
+        return {"name": period["name"], "kept": str(error), "statements": []}
+    return {"name": period["name"], "kept": "", "statements": statements}

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,19 @@ class Hold:
             raise AuditError(f"{where} ({fields['reason']}) names neither a table nor a user: give table or changed_by")
         table = Pattern.parse(fields["table"], f"{where}: table") if fields["table"] else None
         return cls(fields["reason"], table, fields["record_id"], fields["changed_by"])
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as the option has it."""
+        return {**{name: getattr(self, name) for name in _KEYS}, "table": self.table and self.table.text}
+
+    def may_be_in(self, tables: Iterable[str]) -> bool:
+        """Tell whether rows of these tables, as `schema.table`, may be held; nothing else is known of them."""
+        if self.table is None:
+            return True
+        # A name may have a dot in it; where it could be meant, it is.
+        names = [name.split(".") for name in tables]
+        splits = [(parts[:end], parts[end:]) for parts in names for end in range(1, len(parts))]
+        return any(self.table.matches(".".join(schema), ".".join(name)) for schema, name in splits)
 
     def may_hold(self, tables: Sequence[Sequence[str | None]]) -> list[tuple[str, str]] | None:
         """Return those of (schema, table) pairs that it is about, or None for rows of any table."""

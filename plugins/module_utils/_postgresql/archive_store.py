@@ -22,6 +22,9 @@ from .session import Session, psycopg2
 
 _PAST = "audit_log_past"
 
+#: What to execute in a state to have a partition detached.
+_DETACHING = {"attached": queries.DETACH, "detaching": queries.FINALIZE}
+
 
 class ArchiveStore:
     """See _core/archive_step.py, which says what each method is for."""
@@ -76,18 +79,17 @@ class ArchiveStore:
     def release(self, period: Mapping[str, Any], rows: int) -> list[str]:
         before = len(self.statements)
         with recorded(self.session, self.schema):
-            state = self._state(period)
-            if state is None:
-                return []
-            if state == "attached":
+            if self._state(period["name"]) == "attached":
                 self._require_rows(period, rows)
-            self._detach(self._partition(period), period["name"])
-            try:
-                self._require_rows(period, rows)
-            except AuditError:
-                self._attach(period)
-                raise
-            self._execute(queries.DROP, period["name"], partition=self._partition(period))
+            if self._state(period["name"]) is not None:
+                self._bring(period["name"], "detached", _DETACHING)
+                try:
+                    self._require_rows(period, rows)
+                except AuditError:
+                    bounds = {"lower": Literal(period["first_day"]), "upper": Literal(period["end_day"])}
+                    self._bring(period["name"], "attached", {"detached": queries.ATTACH}, **bounds)
+                    raise
+                self._bring(period["name"], None, {"detached": queries.DROP})
         return self.statements[before:]
 
     def release_statements(self, period: Mapping[str, Any]) -> list[str]:
@@ -97,20 +99,34 @@ class ArchiveStore:
         return [self._text(text, partition=self._partition(period)).strip() for text in texts]
 
     def tidy(self) -> list[str]:
-        """Have the place for rows from before the first period end where the first period now begins."""
-        before = len(self.statements)
-        past = f"{self._name}.{_PAST}"
-        gap = self._all(queries.GAP, log=Literal(self._log), past=Literal(past))[0]
-        if not (gap.made and gap.first) or (gap.past_ends == gap.first and not gap.pending):
-            return []
-        with recorded(self.session, self.schema):
-            if gap.past_ends is not None:
-                self._detach(Identifier.of(self.schema, _PAST), _PAST)
-            self._execute(queries.PAST_ATTACH, _PAST, upper=Literal(gap.first))
+        """Have the place for rows from before the first period end where that begins."""
+        before, upper = len(self.statements), self._gap([])
+        if upper is not None:
+            with recorded(self.session, self.schema):
+                self._bring(_PAST, "detached", _DETACHING)
+                self._change(self._text(queries.FREE_PAST))
+                self._bring(_PAST, "attached", {"detached": queries.ATTACH_PAST}, upper=Literal(upper))
         return self.statements[before:]
 
-    def _state(self, period: Mapping[str, Any] | str) -> str | None:
-        name = period if isinstance(period, str) else period["name"]
+    def tidy_statements(self, gone: Sequence[str]) -> list[str]:
+        upper, state = self._gap(gone), self._state(_PAST)
+        if upper is None:
+            return []
+        texts = [queries.FREE_PAST, queries.ATTACH_PAST]
+        if state != "detached":
+            texts.insert(0, _DETACHING[str(state)])
+        past = Identifier.of(self.schema, _PAST)
+        return [self._text(text, partition=past, upper=Literal(upper)).strip() for text in texts]
+
+    def _gap(self, gone: Sequence[str]) -> str | None:
+        """Return where the place for rows from before the first period has to end, if it does not."""
+        places = {"log": Literal(self._log), "past": Literal(f"{self._name}.{_PAST}"), "gone": Literal(list(gone))}
+        gap = self._all(queries.GAP, **places)[0]
+        whole = gap.past_ends == gap.first and not gap.pending
+        return gap.first if gap.made and not whole else None
+
+    def _state(self, name: str) -> str | None:
+        """Return whether a partition is attached, detaching or detached, or None when there is no such table."""
         rows = self._all(queries.STATE, name=Literal(self.session.identifier(self.schema, name)))
         return rows[0].state if rows else None
 
@@ -118,50 +134,42 @@ class ArchiveStore:
         found = self._all(queries.COUNT, partition=self._partition(period))[0].rows
         if found != rows:
             raise AuditError(
-                f"{period['name']} has {found} rows and its archive {rows}: a transaction that had begun in its time has "
-                "only now ended; the next run seals what came late and archives the partition anew"
+                f"{period['name']} has {found} rows and its archive {rows}: a transaction that had begun in its time "
+                "has only now ended; the next run seals what came late and archives the partition anew"
             )
 
-    def _detach(self, partition: Identifier, name: str) -> None:
-        """Detach a partition, or finish what a run that was cut off has begun."""
-        state = self._state(name)
-        while state != "detached":
-            self._execute(queries.DETACH if state == "attached" else queries.FINALIZE, name, partition=partition)
-            state = self._state(name)
+    def _bring(self, name: str, wanted: str | None, steps: Mapping[str, str], **places: Any) -> None:
+        """Bring a partition to a state, with as much patience as the options have.
 
-    def _attach(self, period: Mapping[str, Any]) -> None:
-        bounds = {"lower": Literal(period["first_day"]), "upper": Literal(period["end_day"])}
-        self._execute(queries.ATTACH, period["name"], partition=self._partition(period), **bounds)
-
-    def _execute(self, template: str, waits: str, **places: Any) -> None:
-        """Execute as the owner of the log, with as much patience as the options have.
-
-        :param waits: the partition that it is about.
+        :param steps: what to execute in each state on the way.
         :raises AuditError: naming who uses it, when that takes too long.
         """
-        text = self._text(template, **places).strip()
-        self.statements.append(text)
         self.session.execute(f"SET lock_timeout = '{self._lock_timeout}'")
-        for attempt in range(self._attempts):
+        waited = 0
+        while (state := self._state(name)) != wanted:
+            if waited == self._attempts:
+                raise AuditError(self._held(name))
+            text = self._text(steps[str(state)], partition=Identifier.of(self.schema, name), **places).strip()
             try:
-                self._as_owner(text)
-                return
+                self._change(text)
             except psycopg2.errors.LockNotAvailable:
-                if template == queries.DETACH:
-                    # What it has begun, another statement finishes.
-                    return
-                time.sleep(min(0.2 * (attempt + 1), 2))
-        names = {"log": Literal(self._log), "name": Literal(self.session.identifier(self.schema, waits))}
-        holders = self._all(queries.HOLDERS, **names)[0].holders
-        raise AuditError(
-            f"{waits} could not leave the log: {holders or 'a transaction'} has not ended for longer than "
-            "lock_timeout, lock_retries times over; nothing was dropped, and the next run goes on from there"
+                waited += 1
+                time.sleep(min(0.2 * waited, 2))
+
+    def _held(self, name: str) -> str:
+        places = {"log": Literal(self._log), "name": Literal(self.session.identifier(self.schema, name))}
+        holders = self._all(queries.HOLDERS, **places)[0].holders
+        return (
+            f"{name} could not leave the log: {holders or 'a transaction'} has not ended for longer than lock_timeout, "
+            "lock_retries times over; nothing was dropped, and the next run goes on from there"
         )
 
-    def _as_owner(self, text: str) -> None:
+    def _change(self, text: str) -> None:
+        """Execute as the owner of the log."""
         self.session.execute(self._text("SET ROLE {owner}", owner=Identifier.of(OWNER)))
         try:
             self.session.execute(text)
+            self.statements.append(text.strip())
         finally:
             if not self.session.connection.closed:
                 self.session.execute("RESET ROLE")
