@@ -97,7 +97,7 @@ class Archiving:
     def run(self, periods: Sequence[dict[str, Any]], drop: bool) -> None:
         """Archive periods, and drop them when told to."""
         if any(period["rows"] for period in periods):
-            self.seal(None)
+            self.seal(lambda: None)
         for start in range(0, len(periods), self.parallel):
             together = periods[start : start + self.parallel]
             archives = self._archive([period for period in together if period["rows"]])
@@ -113,19 +113,32 @@ class Archiving:
         if drop:
             self._release([period for period in periods if period["name"] not in self.kept], tidy=True)
 
-    def seal(self, also: Mapping[str, Any] | None) -> None:
+    def seal(self, also: Callable[[], Mapping[str, Any] | None]) -> None:
         """Seal all that there is, and have the ledger say something more."""
         sealing = self.sealing()
         sealing.vouches = self._vouches
         sealing.run(also=also)
 
+    def attest(self, what: str, manifests: Sequence[Manifest]) -> None:
+        """Have the ledger say something of archives, unless it has.
+
+        :param what: a word of _core/archive.py, ARCHIVES or EXPIRED.
+        """
+
+        def unsaid() -> dict[str, Any] | None:
+            new = archive.unsaid(self.ledger(), what, manifests)
+            return {"kind": ARCHIVE, "attested": archive.attested(what, new)} if new else None
+
+        if archive.unsaid(self.ledger(), what, manifests):
+            self.seal(unsaid)
+
     def _vouches(self, seal: Seal) -> bool:
         """Tell whether what a run that was cut off wanted to be signed is so."""
         if any(vouches(seal) for vouches in self.vouchers):
             return True
-        said = seal.attested.get("archives", ()) if seal.kind == ARCHIVE else ()
+        said = seal.attested.get(archive.ARCHIVES, ()) if seal.kind == ARCHIVE else ()
         manifests = [manifest for one in said if (manifest := read_manifest(self.place, one["name"]))]
-        if not manifests or seal.attested != archive.attested(manifests):
+        if not manifests or seal.attested != archive.attested(archive.ARCHIVES, manifests):
             return False
         for manifest in manifests:
             self._check(manifest)
@@ -215,11 +228,7 @@ class Archiving:
         for period in periods:
             with self._noted(period):
                 leaving.append({**period, "rows": self._rows_of(period, archives)})
-        manifests = [archives[period["name"]] for period in leaving if period["rows"]]
-        said = archive.named(self.ledger(), "archives") if manifests else {}
-        new = [manifest for manifest in manifests if said.get(manifest.name, {}).get("manifest") != manifest.digest()]
-        if new:
-            self.seal({"kind": ARCHIVE, "attested": archive.attested(new)})
+        self.attest(archive.ARCHIVES, [archives[period["name"]] for period in leaving if period["rows"]])
         if leaving:
             self._release(leaving)
 

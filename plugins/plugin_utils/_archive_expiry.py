@@ -47,12 +47,7 @@ class Expiry:
 
     def run(self, manifests: Sequence[Manifest]) -> None:
         """Have the ledger say that archives are deleted, and delete them."""
-        if not manifests:
-            return
-        said = archive.named(self._run.ledger(), "expired")
-        new = [manifest for manifest in manifests if said.get(manifest.name, {}).get("manifest") != manifest.digest()]
-        if new:
-            self._run.seal({"kind": ARCHIVE, "attested": archive.attested_expiry(new)})
+        self._run.attest(archive.EXPIRED, manifests)
         for manifest in manifests:
             for path in manifest.copies:
                 self._root.delete(path)
@@ -63,9 +58,9 @@ class Expiry:
 
     def vouches(self, seal: Seal, manifests: Sequence[Manifest]) -> bool:
         """Tell whether what a run that was cut off wanted to be signed is what this one wants."""
-        said = [one["name"] for one in seal.attested.get("expired", ())] if seal.kind == ARCHIVE else []
+        said = [one["name"] for one in seal.attested.get(archive.EXPIRED, ())] if seal.kind == ARCHIVE else []
         same = [manifest for manifest in manifests if manifest.name in said]
-        return bool(said) and seal.attested == archive.attested_expiry(same)
+        return bool(said) and seal.attested == archive.attested(archive.EXPIRED, same)
 
     def _is_over(self, manifest: Manifest, today: date) -> bool:
         categories = [None if name == DEFAULT else name for name in manifest.categories]
@@ -75,8 +70,8 @@ class Expiry:
 
     def _missing(self, names: Sequence[str], today: date) -> list[str]:
         entries = self._run.ledger()
-        gone = {**archive.named(entries, "archives")}
-        for name in (*archive.named(entries, "expired"), *names):
+        gone = dict(archive.named(entries, archive.ARCHIVES))
+        for name in (*archive.named(entries, archive.EXPIRED), *names):
             gone.pop(name, None)
         return sorted(
             name for name, said in gone.items() if not (said["expires"] and said["expires"] <= today.isoformat())

@@ -52,18 +52,21 @@ class Sealing:
         #: Tells of a seal without rows, which a run that was cut off may have left unsigned, whether it is right.
         self.vouches: Callable[[Seal], bool] = lambda _seal: False
 
-    def run(self, resync: Mapping[str, Any] | None = None, also: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def run(
+        self, resync: Mapping[str, Any] | None = None, also: Callable[[], Mapping[str, Any] | None] = lambda: None
+    ) -> dict[str, Any]:
         """Seal all that there is; return the last answer of the host. Other runs with this ledger wait.
 
         :param resync: what to attest before anything else: the database as it is now is right.
-        :param also: a seal that holds no rows, to be made before others: `kind` and what is `attested`.
+        :param also: returns a seal that holds no rows, to be made before others (`kind` and what is `attested`), or
+            None; asked once nobody else can add to the ledger.
         """
         with self.ledger.locked():
             # Nobody else adds anything: a ledger of objects, which is not locked, refuses what does not follow.
             self._last = self.ledger.last()
             if resync is None:
                 self._check_key()
-            return self._run(resync, also)
+            return self._run(resync, also())
 
     def _run(self, resync: Mapping[str, Any] | None, also: Mapping[str, Any] | None) -> dict[str, Any]:
         # Before a resync nothing is sealed, which would only be thrown away.

@@ -53,7 +53,7 @@ class _Archiving(_seal_action.SealAction):
         key = self.signing_key("signing_key")
         assert key
         sealing = Sealing(step, Ledger(self.option("ledger")), key, None)
-        return sealing.run(also={"kind": "archive", "attested": {"seals": self.option("_seals")}})
+        return sealing.run(also=lambda: {"kind": "archive", "attested": {"seals": self.option("_seals")}})
 
 
 class Sealer:

@@ -89,15 +89,22 @@ class Manifest:
         return self.name + FILE_SUFFIX
 
 
-def attested(manifests: Sequence[Manifest]) -> dict[str, Any]:
-    """Return what the ledger is to say of archives whose rows are about to leave the log."""
-    seals = [list(pair) for manifest in manifests for pair in manifest.seals]
-    return {"seals": seals, "archives": [_in_ledger(manifest) for manifest in manifests]}
+#: What the ledger says of archives: that their rows are about to leave the log; that they are about to be deleted, for
+#: their time is over.
+ARCHIVES, EXPIRED = "archives", "expired"
 
 
-def attested_expiry(manifests: Sequence[Manifest]) -> dict[str, Any]:
-    """Return what the ledger is to say of archives that are about to be deleted, for their time is over."""
-    return {"seals": [], "expired": [_in_ledger(manifest) for manifest in manifests]}
+def attested(what: str, manifests: Sequence[Manifest]) -> dict[str, Any]:
+    """Return what the ledger is to say."""
+    leaving = manifests if what == ARCHIVES else ()
+    seals = [list(pair) for manifest in leaving for pair in manifest.seals]
+    return {"seals": seals, what: [_in_ledger(manifest) for manifest in manifests]}
+
+
+def unsaid(entries: Sequence[Entry], what: str, manifests: Sequence[Manifest]) -> list[Manifest]:
+    """Return those of which the ledger does not say it."""
+    said = named(entries, what)
+    return [manifest for manifest in manifests if said.get(manifest.name, {}).get("manifest") != manifest.digest()]
 
 
 def _in_ledger(manifest: Manifest) -> dict[str, Any]:
@@ -108,7 +115,7 @@ def _in_ledger(manifest: Manifest) -> dict[str, Any]:
 def named(entries: Sequence[Entry], what: str) -> dict[str, dict[str, Any]]:
     """Return what the ledger says of archives, by name; the last word counts.
 
-    :param what: `archives` or `expired`.
+    :param what: :data:`ARCHIVES` or :data:`EXPIRED`.
     """
     seals: list[Seal] = [entry.seal for entry in entries if entry.seal.kind == ARCHIVE]
     return {said["name"]: said for seal in seals for said in seal.attested.get(what, ())}
@@ -119,7 +126,7 @@ def without_others(entries: Sequence[Entry], name: str) -> list[Entry]:
     others = [
         pair
         for entry in entries
-        if entry.seal.kind == ARCHIVE and name not in [said["name"] for said in entry.seal.attested.get("archives", ())]
+        if entry.seal.kind == ARCHIVE and name not in [said["name"] for said in entry.seal.attested.get(ARCHIVES, ())]
         for pair in entry.seal.numbers()
     ]
     return [entry for entry in entries if entry.seal.kind != ROWS or not within(entry.seal.number, others)]

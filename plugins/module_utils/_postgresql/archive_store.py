@@ -155,6 +155,9 @@ class ArchiveStore:
             except psycopg2.errors.LockNotAvailable:
                 waited += 1
                 time.sleep(min(0.2 * waited, 2))
+            except psycopg2.errors.ObjectNotInPrerequisiteState as error:
+                # There can be one partition at a time that waits for transactions to end.
+                raise AuditError(f"{name} could not leave the log: {error.diag.message_primary}") from None
 
     def _held(self, name: str) -> str:
         places = {"log": Literal(self._log), "name": Literal(self.session.identifier(self.schema, name))}
