@@ -69,6 +69,14 @@ options:
     description: Whether to drop a partition once its archive is there, read back and found to be what was sealed.
     type: bool
     default: false
+  format:
+    description:
+      - V(parquet) writes, beside each archive, the same rows as Parquet for analytics engines, in
+        C(host=SERVER/db=DATABASE/month=YYYY-MM) below O(url). Needs C(pyarrow) in the controller's Python. Evidence is the
+        archive itself, which is written whatever this says.
+    type: str
+    choices: [jsonl, parquet]
+    default: jsonl
   parallel:
     description: Partitions that are exported at once, each by a connection of its own.
     type: int

@@ -37,7 +37,7 @@ class ArchiveAction(SealAction):
 
     controller: ClassVar[tuple[str, ...]] = (
         *CONTROLLER,
-        *("url", "server", "older_than", "retention", "holds", "drop", "parallel", "storage", "storage_options"),
+        *("url", "server", "older_than", "retention", "holds", "drop", "format", "parallel", "storage", "storage_options"),
     )
     database: ClassVar[str] = ""
 

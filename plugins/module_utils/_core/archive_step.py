@@ -43,6 +43,7 @@ ARCHIVE_SPEC: dict[str, Any] = {
     "retention": {"type": "dict", "default": {}},
     "holds": {"type": "list", "elements": "dict", "default": []},
     "drop": {"type": "bool", "default": False},
+    "format": {"type": "str", "choices": ["jsonl", "parquet"], "default": "jsonl"},
     "parallel": {"type": "int", "default": 2},
     "storage": {"type": "dict", "default": {}},
     "storage_options": {"type": "dict", "default": {}, "no_log": True},
