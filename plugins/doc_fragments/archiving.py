@@ -72,8 +72,8 @@ options:
   format:
     description:
       - V(parquet) writes, beside each archive, the same rows as Parquet for analytics engines, in
-        C(host=SERVER/db=DATABASE/month=YYYY-MM) below O(url). Needs C(pyarrow) in the controller's Python. Evidence is the
-        archive itself, which is written whatever this says.
+        C(host=SERVER/db=DATABASE/month=YYYY-MM) below O(url). Needs C(pyarrow) in the controller's Python. Evidence is
+        the archive itself, which is written whatever this says.
     type: str
     choices: [jsonl, parquet]
     default: jsonl

@@ -17,4 +17,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return each filter by its name."""
-        return {"archive_problems": _archives.archive_problems, "archive_lines": _archives.archive_lines}
+        return {
+            "archive_problems": _archives.archive_problems,
+            "archive_lines": _archives.archive_lines,
+            "restore_problems": _archives.restore_problems,
+            "restore_lines": _archives.restore_lines,
+        }

@@ -19,7 +19,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.hold import Ho
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import Retention
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import Entry
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal_step import BLOCK_IDS, CALL_SECONDS
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.signature import SigningKey, trusted_keys
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.signature import PublicKey, SigningKey, trusted_keys
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive import Archiving
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_expiry import Expiry
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import Place, place_at
@@ -29,17 +29,49 @@ from ansible_collections.dbfleet.audit.plugins.plugin_utils._sealing import Seal
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._seals import file_name
 
 
-class ArchiveAction(SealAction):
-    """Archives partitions whose time in the log is over. Subclasses say what the log is called.
+class StorageAction(SealAction):
+    """Knows where a log's archives are. Subclasses say what the log is called.
 
     :cvar database: the option that names it.
     """
 
     controller: ClassVar[tuple[str, ...]] = (
         *CONTROLLER,
-        *("url", "server", "older_than", "retention", "holds", "drop", "format", "parallel", "storage", "storage_options"),
+        *(
+            "url",
+            "server",
+            "older_than",
+            "retention",
+            "holds",
+            "drop",
+            "format",
+            "parallel",
+            "storage",
+            "storage_options",
+        ),
+        *("archive", "table"),
     )
     database: ClassVar[str] = ""
+
+    def places(self) -> tuple[Place, Place]:
+        """Return the folder of the log's archives, and the one that has those of all logs."""
+        url = self.option("url")
+        if not url:
+            raise AuditError("url is missing: where archives go, a directory or a URL such as s3://bucket/audit")
+        storage, options = self.option("storage", {}), self.option("storage_options", {})
+        root = place_at(url, storage, options)
+        server = self.option("server", self.vars.get("inventory_hostname"))
+        database = self.option(self.database, self.spec[self.database]["default"])
+        folder = "/".join([url.rstrip("/"), *(file_name(name) for name in (server, database))])
+        return place_at(folder, storage, options), root
+
+    def say(self, line: str) -> None:
+        """Show a line of progress."""
+        Display().display(f"{self.vars.get('inventory_hostname', '')} {line}")
+
+
+class ArchiveAction(StorageAction):
+    """Archives partitions whose time in the log is over."""
 
     def work(self) -> dict[str, Any]:
         key = self.signing_key("signing_key")
@@ -49,10 +81,10 @@ class ArchiveAction(SealAction):
         assert key
         retention = Retention(str(self.option("older_than", "13mo")), self.option("retention", {}))
         holds = [Hold.parse(given, f"hold {number}") for number, given in enumerate(self.option("holds", []), 1)]
-        folder, root = self._places()
-        known = _KnownLedger(ledger_at(self.option("ledger")), key)
+        folder, root = self.places()
+        known = KnownLedger(ledger_at(self.option("ledger")), [key.public])
         run = Archiving(
-            self.step, partial(self._sealing, key, known.ledger), known.entries, folder, retention, self._say
+            self.step, partial(self._sealing, key, known.ledger), known.entries, folder, retention, self.say
         )
         run.parallel = int(self.number("parallel", 2))
         return self._result(run, Expiry(run, root), holds)
@@ -88,28 +120,13 @@ class ArchiveAction(SealAction):
         step = partial(self.step, "seal", ids=int(self.number("block_rows", BLOCK_IDS)), seconds=seconds)
         return Sealing(step, ledger, key, self.signing_key("previous_signing_key"))
 
-    def _places(self) -> tuple[Place, Place]:
-        """Return the folder of the log's archives, and the one that has those of all logs."""
-        url = self.option("url")
-        if not url:
-            raise AuditError("url is missing: where archives go, a directory or a URL such as s3://bucket/audit")
-        storage, options = self.option("storage", {}), self.option("storage_options", {})
-        root = place_at(url, storage, options)
-        server = self.option("server", self.vars.get("inventory_hostname"))
-        database = self.option(self.database, self.spec[self.database]["default"])
-        folder = "/".join([url.rstrip("/"), *(file_name(name) for name in (server, database))])
-        return place_at(folder, storage, options), root
 
-    def _say(self, line: str) -> None:
-        Display().display(f"{self.vars.get('inventory_hostname', '')} {line}")
-
-
-class _KnownLedger:
+class KnownLedger:
     """A ledger that is read once, and again when something was added; its signatures are checked."""
 
-    def __init__(self, ledger: Ledger | ObjectLedger, key: SigningKey) -> None:
+    def __init__(self, ledger: Ledger | ObjectLedger, keys: Sequence[PublicKey]) -> None:
         self.ledger = ledger
-        self._key = key
+        self._keys = keys
         self._entries: list[Entry] = []
 
     def entries(self) -> list[Entry]:
@@ -119,7 +136,7 @@ class _KnownLedger:
         """
         if not self._entries or self.ledger.last() != self._entries[-1]:
             entries, digests = self.ledger.entries()
-            problems = ledger_check.check_ledger(entries, digests, trusted_keys([self._key.public], entries))
+            problems = ledger_check.check_ledger(entries, digests, trusted_keys(self._keys, entries))
             if problems:
                 raise AuditError(f"the ledger {self.ledger.path} is not whole: {problems[0].detail}; verify says more")
             self._entries = entries

@@ -34,6 +34,28 @@ def archive_problems(given: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def restore_problems(given: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the variables of a restore, before a server is asked.
+
+    :param given: as archive_problems() has it, with the name of the `archive` and `public_keys`.
+    """
+    problems = archive_problems(given)
+    if not given["archive"]:
+        problems.append("audit_archive_restore is missing: the name of the archive, as audit_log_2025_10")
+    if not given["public_keys"]:
+        problems.append("audit_seal_public_keys is missing: an archive is verified before it is restored")
+    return problems
+
+
+def restore_lines(results: Sequence[Mapping[str, Any]], names: Sequence[str], host: str) -> list[str]:
+    """Return the line that a person wants of each archive that was restored."""
+    return [
+        f"{heading(host, name)}{counted(result['rows'], 'row')} of {result['first_day']} to before {result['end_day']} "
+        f"in the table {result['table']}, {result['seconds']:.1f} s"
+        for name, result in zip(names, results)
+    ]
+
+
 def archive_lines(
     results: Sequence[Mapping[str, Any]], names: Sequence[str], host: str, predicted: bool = False
 ) -> list[str]:

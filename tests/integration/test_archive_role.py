@@ -36,6 +36,7 @@ def archived(log: Database, key: KeyPair, **variables: t.Any) -> dict[str, t.Any
     given = {"url": str(place / "archive"), "older_than": "3mo", "drop": True, **variables}
     hosts["postgresql"]["vars"] = {
         "audit_seal_signing_key": key.private,
+        "audit_seal_public_keys": [key.public],
         "audit_seal_ledger": str(place / "ledger"),
         **{f"audit_archive_{name}": value for name, value in given.items()},
     }
@@ -73,6 +74,9 @@ def test_archive_says_in_a_line_what_it_did_and_the_ledger_verifies_it_without_a
         f'{{"archives": ["{files[0]}", "{files[1]}"]}}',
     )
     assert "1,507 rows verified" in verified.stdout
+    restored = play("restore", hosts, "-e", f"audit_archive_restore={period(5)}")
+    assert lines(restored)[0].startswith(f"{HOST} {log.name}: 1,500 rows of ")
+    assert log.value(f"SELECT count(*) FROM audit.restored_{period(5)}") == 1500
 
 
 def test_what_is_held_is_said_below_the_line(log: Database, key: KeyPair) -> None:
@@ -105,3 +109,7 @@ def test_what_cannot_be_meant_is_refused_before_a_server_is_asked(pg: LocalPostg
         "audit_archive_retention of 'pci' is 'soon', which is no age",
     ):
         assert said in result.stdout
+    restored = play("restore", hosts, check=False)
+    assert restored.rc == 2
+    for said in ("audit_archive_restore is missing", "audit_seal_public_keys is missing"):
+        assert said in restored.stdout

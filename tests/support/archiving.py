@@ -17,7 +17,7 @@ from databases import Database
 from local_postgresql import LocalPostgresql
 from sealing import Sealer
 
-from ansible_collections.dbfleet.audit.plugins.action import postgresql_audit_archive
+from ansible_collections.dbfleet.audit.plugins.action import postgresql_audit_archive, postgresql_audit_restore
 
 SERVER = "pg3"
 
@@ -122,6 +122,18 @@ class Archiver(Sealer):
             **options,
         }
         return self._act(postgresql_audit_archive.ActionModule, "postgresql_audit_archive", arguments)
+
+    def restore(self, archive: str, **options: t.Any) -> dict[str, t.Any]:
+        """Run the restore action; an error of it is raised."""
+        arguments = {
+            "public_key": [self.key.public],
+            "ledger": str(self.ledger),
+            "url": str(self.url),
+            "server": SERVER,
+            "archive": archive,
+            **options,
+        }
+        return self._act(postgresql_audit_restore.ActionModule, "postgresql_audit_restore", arguments)
 
     def files(self) -> list[str]:
         """Return the names of all files of the log's archive."""

@@ -27,6 +27,9 @@ WITH trail AS (
   FROM pg_class c
   JOIN trail ON c.relnamespace = trail.oid
   WHERE c.relkind IN ('r', 'p', 'v', 'S', 'm', 'f')
+    -- What postgresql_audit_restore has made is no part of the trail.
+    AND NOT (c.relkind = 'r' AND c.relname NOT LIKE 'audit\\_log%%'
+             AND coalesce(obj_description(c.oid, 'pg_class'), '') ~ '^dbfleet\\.audit: (being )?restored from ')
 )
 SELECT
   (SELECT jsonb_build_object(
