@@ -39,7 +39,8 @@ options:
     required: true
   archives:
     description:
-      - Archives of the same log. Without any, the ledger alone is verified.
+      - Archives of the same log, or directories that have them, by their names. Without any, the ledger alone is
+        verified.
       - The rows of a day are in one of them, or in several that are named in the order of their ids.
     type: list
     elements: path
@@ -74,8 +75,8 @@ EXAMPLES = r"""
     ledger: /mnt/copy/pg3/shop.jsonl
     public_key: [/mnt/copy/seal.pub]
     archives:
-      - /mnt/archive/pg3/shop/audit_log_2025-01.jsonl.gz
-      - /mnt/archive/pg3/shop/audit_log_2025-02.jsonl.gz
+      - /mnt/archive/pg3/shop/audit_log_2025_01.jsonl.gz
+      - /mnt/archive/pg3/shop/audit_log_2025_02.jsonl.gz
     first_day: "2025-01-01"
     last_day: "2025-02-28"
 """

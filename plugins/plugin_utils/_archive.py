@@ -22,6 +22,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive_step import PART_BYTES
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.hold import Hold
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import FILE_SUFFIX
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import DEFAULT, Ages, Retention
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import ARCHIVE, Entry, Seal
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_file import (
@@ -119,18 +120,15 @@ class Archiving:
         sealing.vouches = self._vouches
         sealing.run(also=also)
 
-    def attest(self, what: str, manifests: Sequence[Manifest]) -> None:
-        """Have the ledger say something of archives, unless it has.
+    def attest(self, unsaid: Callable[[], dict[str, Any] | None]) -> None:
+        """Have the ledger say something of archives, unless it has; asked again once nobody else can add to it."""
 
-        :param what: a word of _core/archive.py, ARCHIVES or EXPIRED.
-        """
+        def entry() -> dict[str, Any] | None:
+            attested = unsaid()
+            return {"kind": ARCHIVE, "attested": attested} if attested else None
 
-        def unsaid() -> dict[str, Any] | None:
-            new = archive.unsaid(self.ledger(), what, manifests)
-            return {"kind": ARCHIVE, "attested": archive.attested(what, new)} if new else None
-
-        if archive.unsaid(self.ledger(), what, manifests):
-            self.seal(unsaid)
+        if unsaid():
+            self.seal(entry)
 
     def _vouches(self, seal: Seal) -> bool:
         """Tell whether what a run that was cut off wanted to be signed is so."""
@@ -138,7 +136,7 @@ class Archiving:
             return True
         said = seal.attested.get(archive.ARCHIVES, ()) if seal.kind == ARCHIVE else ()
         manifests = [manifest for one in said if (manifest := read_manifest(self.place, one["name"]))]
-        if not manifests or seal.attested != archive.attested(archive.ARCHIVES, manifests):
+        if not manifests or seal.attested != archive.attested(manifests):
             return False
         for manifest in manifests:
             self._check(manifest)
@@ -195,7 +193,7 @@ class Archiving:
         return uploads
 
     def _writing(self, period: Period) -> AbstractContextManager[Any]:
-        return self.place.writing(period["archive"] + archive.FILE_SUFFIX, _moment(self._expires(period)))
+        return self.place.writing(period["archive"] + FILE_SUFFIX, _moment(self._expires(period)))
 
     def _finished(self, period: Period, upload: Upload) -> Manifest:
         """Read a file back and write its manifest."""
@@ -228,9 +226,15 @@ class Archiving:
         for period in periods:
             with self._noted(period):
                 leaving.append({**period, "rows": self._rows_of(period, archives)})
-        self.attest(archive.ARCHIVES, [archives[period["name"]] for period in leaving if period["rows"]])
+        manifests = [archives[period["name"]] for period in leaving if period["rows"]]
+        self.attest(lambda: self._unsaid(manifests))
         if leaving:
             self._release(leaving)
+
+    def _unsaid(self, manifests: Sequence[Manifest]) -> dict[str, Any] | None:
+        said = archive.named(self.ledger(), archive.ARCHIVES)
+        new = [manifest for manifest in manifests if said.get(manifest.name) != archive.in_ledger(manifest)]
+        return archive.attested(new) if new else None
 
     def _rows_of(self, period: Period, archives: Mapping[str, Manifest]) -> int:
         """Return how many rows of a period are in its archive, which must be there.

@@ -92,14 +92,14 @@ class ArchiveAction(StorageAction):
     def _result(self, run: Archiving, expiry: Expiry, holds: Sequence[Hold]) -> dict[str, Any]:
         drop = bool(self.option("drop", False))
         periods = run.periods(holds)
-        over = expiry.plan(holds)
+        expiry.plan(holds)
         if self._task.check_mode:
             run.predict(periods, drop)
-            expiry.expired = [manifest.name for manifest in over]
+            expiry.predict()
         else:
-            run.vouchers.append(partial(expiry.vouches, manifests=over))
+            run.vouchers.append(expiry.vouches)
             run.run(periods, drop)
-            expiry.run(over)
+            expiry.run()
         result = {
             "changed": bool(run.archived or run.due or run.dropped or run.statements or expiry.expired),
             "archived": [_described(manifest, run.place) for manifest in run.archived],

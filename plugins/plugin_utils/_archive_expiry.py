@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import Any
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core import archive
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import MANIFEST_SUFFIX, Manifest
@@ -24,55 +25,87 @@ class Expiry:
 
     :param run: the run that archives; what is still in its log is not deleted.
     :param root: the folder of all logs' archives, in which copies are.
-    :ivar expired: names of archives that were deleted, or would be.
-    :ivar missing: archives that the ledger knows and that are gone although their time is not over.
+    :ivar over: manifests of what is to be deleted.
+    :ivar gone: what the ledger says of archives that the storage itself has deleted when their time was over.
+    :ivar missing: names of archives that the ledger knows, and that are gone before their time.
+    :ivar expired: names of all whose time is over, once the ledger says so.
     """
 
     def __init__(self, run: Archiving, root: Place) -> None:
         self._run = run
         self._root = root
-        self.expired: list[str] = []
+        self._held: list[Manifest] = []
+        self.over: list[Manifest] = []
+        self.gone: list[Mapping[str, Any]] = []
         self.missing: list[str] = []
+        self.expired: list[str] = []
 
-    def plan(self, holds: Sequence[Hold]) -> list[Manifest]:
-        """Return the manifests of what is to be deleted; what is held is noted as kept."""
-        place, today = self._run.place, self._run.today
+    def plan(self, holds: Sequence[Hold]) -> None:
+        """Find what is to be deleted; what is held is noted as kept."""
+        place = self._run.place
         names = [name.removesuffix(MANIFEST_SUFFIX) for name in place.names() if name.endswith(MANIFEST_SUFFIX)]
         manifests = [manifest for name in names if (manifest := read_manifest(place, name))]
-        self.missing = self._missing(names, today)
-        over = [manifest for manifest in manifests if self._is_over(manifest, today)]
-        held = {manifest.name: [hold.reason for hold in holds if hold.may_be_in(manifest.tables)] for manifest in over}
-        self._run.kept.update((name, f"legal hold: {'; '.join(reasons)}") for name, reasons in held.items() if reasons)
-        return [manifest for manifest in over if not held[manifest.name]]
+        self._find_gone(names)
+        reasons = {
+            manifest.name: "; ".join(hold.reason for hold in holds if hold.may_be_in(manifest.tables))
+            for manifest in manifests
+        }
+        self._held = [manifest for manifest in manifests if reasons[manifest.name]]
+        over = [manifest for manifest in manifests if self._is_over(manifest)]
+        self.over = [manifest for manifest in over if manifest not in self._held]
+        held = [manifest.name for manifest in over if manifest in self._held]
+        self._run.kept.update((name, f"legal hold: {reasons[name]}") for name in held)
 
-    def run(self, manifests: Sequence[Manifest]) -> None:
+    def predict(self) -> None:
+        """Note what run() would do."""
+        self.expired = [one["name"] for one in self._leaving()]
+
+    def run(self) -> None:
         """Have the ledger say that archives are deleted, and delete them."""
-        self._run.attest(archive.EXPIRED, manifests)
-        for manifest in manifests:
-            for path in manifest.copies:
-                self._root.delete(path)
-            self._run.place.delete(manifest.file)
-            # The last, for it is what says that there is something to be deleted.
-            self._run.place.delete(manifest.name + MANIFEST_SUFFIX)
-            self.expired.append(manifest.name)
+        for manifest in self._held:
+            # A rule of the storage knows nothing of holds.
+            for place, name in self._files(manifest):
+                place.keep(name)
+        self._run.attest(self._unsaid)
+        for manifest in self.over:
+            for place, name in self._files(manifest):
+                place.delete(name)
+        self.predict()
 
-    def vouches(self, seal: Seal, manifests: Sequence[Manifest]) -> bool:
+    def vouches(self, seal: Seal) -> bool:
         """Tell whether what a run that was cut off wanted to be signed is what this one wants."""
         said = [one["name"] for one in seal.attested.get(archive.EXPIRED, ())] if seal.kind == ARCHIVE else []
-        same = [manifest for manifest in manifests if manifest.name in said]
-        return bool(said) and seal.attested == archive.attested(archive.EXPIRED, same)
+        same = [one for one in self._leaving() if one["name"] in said]
+        return bool(said) and seal.attested == archive.attested_expiry(same)
 
-    def _is_over(self, manifest: Manifest, today: date) -> bool:
+    def _leaving(self) -> list[Mapping[str, Any]]:
+        return [*(archive.in_ledger(manifest) for manifest in self.over), *self.gone]
+
+    def _unsaid(self) -> dict[str, Any] | None:
+        said = archive.named(self._run.ledger(), archive.EXPIRED)
+        new = [one for one in self._leaving() if said.get(one["name"]) != one]
+        return archive.attested_expiry(new) if new else None
+
+    def _files(self, manifest: Manifest) -> list[tuple[Place, str]]:
+        """Return an archive's files; the manifest comes last, for it is what says that there are others."""
+        place = self._run.place
+        copies = [(self._root, path) for path in manifest.copies]
+        return [*copies, (place, manifest.file), (place, manifest.name + MANIFEST_SUFFIX)]
+
+    def _is_over(self, manifest: Manifest) -> bool:
         categories = [None if name == DEFAULT else name for name in manifest.categories]
         age = self._run.retention.of(categories).archive
-        over = age is not None and age.after(date.fromisoformat(manifest.end_day)) <= today
+        over = age is not None and age.after(date.fromisoformat(manifest.end_day)) <= self._run.today
         return over and manifest.name not in self._run.present
 
-    def _missing(self, names: Sequence[str], today: date) -> list[str]:
-        entries = self._run.ledger()
-        gone = dict(archive.named(entries, archive.ARCHIVES))
-        for name in (*archive.named(entries, archive.EXPIRED), *names):
-            gone.pop(name, None)
-        return sorted(
-            name for name, said in gone.items() if not (said["expires"] and said["expires"] <= today.isoformat())
-        )
+    def _find_gone(self, names: Sequence[str]) -> None:
+        """Find the archives that the ledger knows and that are not there."""
+        entries, today = self._run.ledger(), self._run.today.isoformat()
+        expired = archive.named(entries, archive.EXPIRED)
+        for name, said in archive.named(entries, archive.ARCHIVES).items():
+            if name in names or expired.get(name) == said:
+                continue
+            if said["expires"] and said["expires"] <= today:
+                self.gone.append(said)
+            else:
+                self.missing.append(name)

@@ -6,22 +6,32 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import os
 import pathlib
 import socket
 import subprocess
 import sys
 import time
+import traceback
 import typing as t
 import uuid
 
 import boto3
+import pytest
 import running
+
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import CHUNK, Place
 
 #: What stands for credentials, and must not be seen anywhere.
 KEY, SECRET = "AKIAOBJECTSTORAGE", "s3cret-of-the-object-storage"
 
 _BEGIN_SECONDS = 60
+
+KIB = b"0123456789abcdef" * 64
+
+SIZES = {"small": 3 * len(KIB), "in parts": 2 * CHUNK + 5 * len(KIB)}
 
 
 class S3Server:
@@ -167,3 +177,36 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def write(place: Place, name: str, size: int, until: datetime.datetime | None = None) -> None:
+    """Write a file piece by piece."""
+    with place.writing(name, until) as file:
+        for _ in range(size // len(KIB)):
+            file.write(KIB)
+
+
+def break_off(place: Place, name: str, size: int, meanwhile: t.Callable[[], None]) -> None:
+    """Write a file whose rest never comes."""
+    with place.writing(name, None) as file:
+        file.write(KIB * (size // len(KIB)))
+        meanwhile()
+        raise ConnectionAbortedError("the host is gone")
+
+
+def read(place: Place, name: str) -> bytes:
+    """Read a file."""
+    with place.reading(name) as file:
+        return file.read()
+
+
+def refusal(function: t.Callable[..., t.Any], *arguments: t.Any, **options: t.Any) -> str:
+    """Return the message of what must fail, with all that Python would print of it."""
+    with pytest.raises(AuditError) as caught:
+        function(*arguments, **options)
+    return "".join(traceback.format_exception(caught.value))
+
+
+def seconds_from_now(number: int) -> datetime.datetime:
+    """Return a time that comes soon."""
+    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0) + datetime.timedelta(seconds=number)

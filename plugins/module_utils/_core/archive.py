@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .errors import AuditError
+from .ledger_archive import FILE_SUFFIX
 from .seal import ARCHIVE, ROWS, Entry, Seal, within
 
 #: Raised when a manifest means something else than before.
 FORMAT = 1
 
-FILE_SUFFIX = ".jsonl.gz"
 MANIFEST_SUFFIX = ".manifest.json"
 
 
@@ -94,22 +94,24 @@ class Manifest:
 ARCHIVES, EXPIRED = "archives", "expired"
 
 
-def attested(what: str, manifests: Sequence[Manifest]) -> dict[str, Any]:
-    """Return what the ledger is to say."""
-    leaving = manifests if what == ARCHIVES else ()
-    seals = [list(pair) for manifest in leaving for pair in manifest.seals]
-    return {"seals": seals, what: [_in_ledger(manifest) for manifest in manifests]}
-
-
-def unsaid(entries: Sequence[Entry], what: str, manifests: Sequence[Manifest]) -> list[Manifest]:
-    """Return those of which the ledger does not say it."""
-    said = named(entries, what)
-    return [manifest for manifest in manifests if said.get(manifest.name, {}).get("manifest") != manifest.digest()]
-
-
-def _in_ledger(manifest: Manifest) -> dict[str, Any]:
+def in_ledger(manifest: Manifest) -> dict[str, Any]:
+    """Return what the ledger says of an archive, whatever it says that becomes of it."""
     fields = ("name", "sha256", "rows", "first_day", "end_day", "expires")
     return {"manifest": manifest.digest(), **{name: getattr(manifest, name) for name in fields}}
+
+
+def attested(manifests: Sequence[Manifest]) -> dict[str, Any]:
+    """Return what the ledger is to say of archives whose rows are about to leave the log."""
+    seals = [list(pair) for manifest in manifests for pair in manifest.seals]
+    return {"seals": seals, ARCHIVES: [in_ledger(manifest) for manifest in manifests]}
+
+
+def attested_expiry(gone: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the ledger is to say of archives that are about to be deleted, or were by the storage.
+
+    :param gone: what it says of them already.
+    """
+    return {"seals": [], EXPIRED: [dict(one) for one in gone]}
 
 
 def named(entries: Sequence[Entry], what: str) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import bisect
 import gzip
 import hashlib
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,9 @@ from . import ledger_check
 from .errors import AuditError
 from .seal import ROWS, Entry, Seal, in_words, ranges, within
 from .verification import Problem
+
+#: What the name of an archive ends with.
+FILE_SUFFIX = ".jsonl.gz"
 
 #: Ids that a problem names.
 NAMED = 20
@@ -190,12 +194,27 @@ def verify(
     problems += [problem for problem in unexplained if ledger_check.identity(vars(problem)) not in settled]
     check = ArchiveCheck(entries, vouched)
     given = False
-    for path in archives:
+    for path in files_of(archives):
         given = True
         check.read(path)
     if given:
         check.finish(*days)
     return problems + check.problems, check.rows
+
+
+def files_of(paths: Iterable[str]) -> Iterator[str]:
+    """Give the archives of paths; of a directory, those in it by their names, which is by time.
+
+    :raises AuditError: when a directory has none.
+    """
+    for path in paths:
+        if not os.path.isdir(path):
+            yield path
+            continue
+        names = sorted(name for name in os.listdir(path) if name.endswith(FILE_SUFFIX) and not name.startswith("."))
+        if not names:
+            raise AuditError(f"{path} has no archive in it, no file that ends with {FILE_SUFFIX}")
+        yield from (os.path.join(path, name) for name in names)
 
 
 def lines_of(path: str) -> Iterator[bytes]:
