@@ -22,6 +22,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal_step impo
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.signature import PublicKey, SigningKey, trusted_keys
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive import Archiving
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_expiry import Expiry
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_parquet import ParquetCopies
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import Place, place_at
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._ledger import Ledger, ObjectLedger, ledger_at
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._seal_action import CONTROLLER, SealAction
@@ -60,10 +61,13 @@ class StorageAction(SealAction):
             raise AuditError("url is missing: where archives go, a directory or a URL such as s3://bucket/audit")
         storage, options = self.option("storage", {}), self.option("storage_options", {})
         root = place_at(url, storage, options)
-        server = self.option("server", self.vars.get("inventory_hostname"))
-        database = self.option(self.database, self.spec[self.database]["default"])
-        folder = "/".join([url.rstrip("/"), *(file_name(name) for name in (server, database))])
+        folder = "/".join([url.rstrip("/"), *(file_name(name) for name in self.log_names())])
         return place_at(folder, storage, options), root
+
+    def log_names(self) -> tuple[str, str]:
+        """Return what the log's server and database are called in paths."""
+        server = self.option("server", self.vars.get("inventory_hostname"))
+        return server, self.option(self.database, self.spec[self.database]["default"])
 
     def say(self, line: str) -> None:
         """Show a line of progress."""
@@ -87,6 +91,9 @@ class ArchiveAction(StorageAction):
             self.step, partial(self._sealing, key, known.ledger), known.entries, folder, retention, self.say
         )
         run.parallel = int(self.number("parallel", 2))
+        if self.option("format", "jsonl") == "parquet":
+            url, storage = str(self.option("url")), self.option("storage", {})
+            run.copy = ParquetCopies(url, *self.log_names(), storage, self.option("storage_options", {}))
         return self._result(run, Expiry(run, root), holds)
 
     def _result(self, run: Archiving, expiry: Expiry, holds: Sequence[Hold]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import MANIFEST_SUFFIX, Manifest
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import ArchiveCheck
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import ArchiveCheck, split
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import Entry, ranges
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import CHUNK, Place
 
@@ -81,8 +81,7 @@ def write_manifest(place: Place, manifest: Manifest, until: datetime | None) -> 
 def lines_of(file: IO[bytes]) -> Iterator[bytes]:
     """Give the lines of a compressed file, without their ends."""
     with gzip.GzipFile(fileobj=io.BufferedReader(file, CHUNK)) as text:  # type: ignore[type-var]
-        for line in text:
-            yield line.rstrip(b"\n")
+        yield from split(text)
 
 
 #: Takes the canonical texts of rows, one by one.

@@ -17,6 +17,8 @@ missing_packages() {
     fi
     if [ "$target" = tests ]; then
         PATH=$PATH:/usr/sbin:/usr/local/sbin type -P pgbouncer >/dev/null || echo pgbouncer
+        # Of Spark.
+        type -P java >/dev/null || echo default-jre-headless
     fi
     if [ "$target" = demo ]; then
         type -P sysbench >/dev/null || echo sysbench

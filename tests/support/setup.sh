@@ -62,7 +62,7 @@ make_test_venvs() {
     [ "$failed" = 0 ] || die "an environment could not be made (see above); a second try continues where this one ended"
 }
 
-# The one library that Node.js needs in the tests; which Node.js, tests/requirements-clients.txt says.
+# What runs on Node.js in the tests; which Node.js, tests/requirements-clients.txt says.
 install_node_modules() {
     local wheel node=$DBFLEET_CACHE/node wanted
     wanted=$(cat "$tests/requirements-node.txt")

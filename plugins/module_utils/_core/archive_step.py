@@ -33,8 +33,8 @@ PART_BYTES = 8 << 20
 #: Bytes of lines that are compressed together.
 _TOGETHER = 1 << 18
 
-#: Of zlib: what gzip does unless told otherwise, and its file format.
-_LEVEL, _GZIP = 6, 31
+#: Of zlib: 4 takes a third less time than gzip's 6, for files that are 4 % larger (benchmarks/archive); gzip's format.
+_LEVEL, _GZIP = 4, 31
 
 ARCHIVE_SPEC: dict[str, Any] = {
     "url": {"type": "str"},

@@ -17,7 +17,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 from . import ledger_check
 from .errors import AuditError
@@ -38,6 +38,9 @@ _OF_ROWS = ("modified_row", "deleted_row", "inserted_row", "duplicate_id")
 
 _GZIP = b"\x1f\x8b"
 
+#: Bytes of lines that are looked at together.
+_PIECE = 1 << 18
+
 #: How the canonical text of a row begins, on every engine.
 ROW_ID = re.compile(rb'\{"id": ?(\d+)[,}]')
 
@@ -46,6 +49,7 @@ class Block:
     """A seal's rows, as lines come in.
 
     :ivar rows: lines that were read.
+    :ivar next: the id that comes next, None after the last.
     :ivar missing: ids that were not there, the first of them.
     """
 
@@ -54,23 +58,23 @@ class Block:
         self.rows = self.absent = 0
         self.missing: list[int] = []
         self._root = hashlib.sha256()
-        self._expected = _every(seal.ids)
-        self._next = next(self._expected, None)
+        self._pairs = iter(seal.ids)
+        self.next, self._last = next(self._pairs, (None, 0))
 
     def add(self, number: int, line: bytes) -> bool:
         """Take the line of an id; tell whether it is the first one of that id, in the order of ids."""
-        while self._next is not None and self._next < number:
+        while self.next is not None and self.next < number:
             self._pass()
-        if self._next != number:
+        if self.next != number:
             return False
         self._root.update(hashlib.sha256(line).digest())
         self.rows += 1
-        self._next = next(self._expected, None)
+        self._go_on(number)
         return True
 
     def finish(self) -> None:
         """Count what did not come."""
-        while self._next is not None:
+        while self.next is not None:
             self._pass()
 
     def intact(self) -> bool:
@@ -78,10 +82,17 @@ class Block:
         return not self.absent and self._root.hexdigest() == self.seal.root
 
     def _pass(self) -> None:
+        assert self.next is not None
         if len(self.missing) < NAMED:
-            self.missing.append(self._next)
+            self.missing.append(self.next)
         self.absent += 1
-        self._next = next(self._expected, None)
+        self._go_on(self.next)
+
+    def _go_on(self, number: int) -> None:
+        if number < self._last:
+            self.next = number + 1
+        else:
+            self.next, self._last = next(self._pairs, (None, 0))
 
 
 class ArchiveCheck:
@@ -116,8 +127,15 @@ class ArchiveCheck:
 
     def take(self, lines: Iterable[bytes], name: str) -> None:
         """Compare lines, without their ends, of an archive of that name."""
+        block: Block | None = None
         for position, line in enumerate(lines, 1):
-            self._line(line, f"line {position} of {name}")
+            found = ROW_ID.match(line)
+            if found and block and int(found[1]) == block.next:
+                # As nearly always: the next row of the same seal.
+                block.add(block.next, line)
+                self.rows += 1
+            else:
+                block = self._line(line, f"line {position} of {name}")
 
     @property
     def seals(self) -> list[int]:
@@ -143,16 +161,17 @@ class ArchiveCheck:
             if number not in accepted and not block.intact():
                 self._tell(_problem(block))
 
-    def _line(self, line: bytes, where: str) -> None:
+    def _line(self, line: bytes, where: str) -> Block | None:
+        """Compare a line; return the seal that it belongs to, if it does."""
         found = ROW_ID.match(line)
         if not found:
             self._tell(Problem("unreadable_line", f"{where} is not the canonical text of a row"))
-            return
+            return None
         number = int(found[1])
         block = self._block(number)
         if block is None:
             self._tell(Problem("inserted_row", f"{where}: row {number} is in no seal", id=number))
-            return
+            return None
         self.rows += 1
         if not block.add(number, line):
             self._tell(
@@ -163,6 +182,7 @@ class ArchiveCheck:
                     id=number,
                 )
             )
+        return block
 
     def _block(self, number: int) -> Block | None:
         index = bisect.bisect_right(self._firsts, number) - 1
@@ -226,15 +246,23 @@ def lines_of(path: str) -> Iterator[bytes]:
         with open(path, "rb") as probe:
             compressed = probe.read(2) == _GZIP
         with gzip.open(path) if compressed else open(path, "rb") as file:
-            for line in file:
-                yield line.rstrip(b"\n")
+            yield from split(file)
     except (OSError, EOFError, zlib.error) as error:
         raise AuditError(f"{path} cannot be read to its end: {error}") from None
 
 
-def _every(pairs: Iterable[tuple[int, int]]) -> Iterator[int]:
-    for first, last in pairs:
-        yield from range(first, last + 1)
+def split(file: IO[bytes]) -> Iterator[bytes]:
+    """Give the lines of an open file, without their ends. In pieces, which is faster than line by line."""
+    begun: list[bytes] = []
+    while text := file.read(_PIECE):
+        first, *others = text.split(b"\n")
+        begun.append(first)
+        if others:
+            yield b"".join(begun)
+            yield from others[:-1]
+            begun = [others[-1]]
+    if last := b"".join(begun):
+        yield last
 
 
 def _problem(block: Block) -> Problem:
