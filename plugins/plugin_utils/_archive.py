@@ -168,9 +168,13 @@ class Archiving:
             self.problems[period["name"]] = str(error)
 
     def _manifest_of(self, period: Period) -> Manifest | None:
-        """Return the manifest of a period's archive; None where there is none, or one of other rows than there are."""
+        """Return the manifest of a period's archive; None where there is none, or one of other rows than there are.
+
+        What a run has detached was archived before. Should rows have come late, the release attaches it again.
+        """
         manifest = read_manifest(self.place, period["archive"])
-        return manifest if manifest is not None and manifest.rows == period["rows"] else None
+        same = manifest is not None and manifest.rows == period["rows"]
+        return manifest if same or period["state"] != "attached" else None
 
     def _check(self, manifest: Manifest) -> None:
         """Read an archive back.

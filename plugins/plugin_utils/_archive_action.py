@@ -79,10 +79,9 @@ class ArchiveAction(StorageAction):
 
     def work(self) -> dict[str, Any]:
         key = self.signing_key("signing_key")
-        for name, missing in (("signing_key", key is None), ("ledger", not self.option("ledger"))):
-            if missing:
-                raise AuditError(f"{name} is missing: only rows that are sealed may leave the log")
-        assert key
+        if key is None or not self.option("ledger"):
+            missing = "ledger" if key else "signing_key"
+            raise AuditError(f"{missing} is missing: only rows that are sealed may leave the log")
         retention = Retention(str(self.option("older_than", "13mo")), self.option("retention", {}))
         holds = [Hold.parse(given, f"hold {number}") for number, given in enumerate(self.option("holds", []), 1)]
         folder, root = self.places()

@@ -302,13 +302,23 @@ def _scan(line: str) -> Row:
             position = _end_of_brackets(line, position)
             text = line[member.end() : position]
         if name not in COLUMNS:
-            # It remains one string, also where a document is expected. What a later release has added is left out.
-            name = name.removesuffix(_TEXT)
+            # What could not stand in the line as it is. What a later release has added is left out.
+            name, text = name.removesuffix(_TEXT), _document(text)
         if name in COLUMNS:
             row[_PLACES[name]] = text[1:-1] if COLUMNS[name] in ("text", "timestamp") else text
     if line[position:].strip() != "}":
         raise ValueError("not the text of a row")
     return row
+
+
+def _document(text: str) -> str:
+    """Return what a quoted document says, or if it is none, the quoted text: one string, where one is expected."""
+    try:
+        document = str(_LENIENT.decode(text))
+        _LENIENT.decode(document)
+    except (ValueError, RecursionError):
+        return text
+    return document
 
 
 def _unescaped(text: str) -> str:

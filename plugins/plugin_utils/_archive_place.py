@@ -358,4 +358,4 @@ def _secrets(options: Mapping[str, Any], named: bool = False) -> Iterator[str]:
         # What is shorter is in every other text.
         elif secret and isinstance(value, str) and len(value) > 5:
             yield value
-            yield from (part for _, _, part in (pair.partition("=") for pair in value.split(";")) if len(part) > 20)
+            yield from (part for part in (pair.partition("=")[2] for pair in value.split(";")) if len(part) > 20)

@@ -162,6 +162,24 @@ def test_the_connection_is_lost_at_any_statement_that_takes_a_partition_out(
         assert months_ago(3).isoformat() in past
 
 
+def test_rows_that_came_late_and_were_detached_with_the_others_come_back(log: Database, archiver: Archiver) -> None:
+    archiver.run(drop=False)
+    # What a run leaves that was killed before it could attach the partition again.
+    log.execute(f"ALTER TABLE audit.audit_log_data DETACH PARTITION audit.{period(5)}")
+    log.execute(
+        f"INSERT INTO audit.{period(5)} (changed_at, transaction_id, action, changed_by, db_user) "
+        f"VALUES ('{months_ago(5)}', '1', 'EVENT', 'u', 'u')"
+    )
+    everything = in_database(log)
+    said = archiver.run()
+    assert f"{period(5)} has 41 rows and its archive 40" in said["msg"]
+    assert said["dropped"] == [period(6), period(4)]
+    assert period(5) in partitions(log)
+    done = archiver.run()
+    assert (done.get("failed"), done["dropped"]) == (None, [period(5)])
+    assert ids(log) | archiver.ids() == everything
+
+
 def test_a_disk_that_is_full_leaves_nothing_that_looks_like_an_archive(log: Database, archiver: Archiver) -> None:
     archiver.seal()
     everything = ids(log)

@@ -187,7 +187,7 @@ def test_what_is_to_be_kept_is_deleted_by_no_rule(s3: S3Server) -> None:
     other = {"Key": "team", "Value": "dba"}
     tags = s3.client.get_object_tagging(Bucket=bucket, Key="audit/a")["TagSet"]
     s3.client.put_object_tagging(Bucket=bucket, Key="audit/a", Tagging={"TagSet": [*tags, other]})
-    for _ in range(2):
+    for _time in range(2):
         place.keep("a")
         assert s3.client.get_object_tagging(Bucket=bucket, Key="audit/a")["TagSet"] == [other]
 

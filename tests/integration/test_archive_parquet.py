@@ -127,7 +127,7 @@ def queries() -> dict[str, str]:
     """Return the page's queries by title, with the months of these archives in place of the page's year."""
     found = {}
     for block in blocks()[1:]:
-        title, _, query = block.removeprefix("-- ").partition("\n")
+        title, _end, query = block.removeprefix("-- ").partition("\n")
         for example, number in (("2026-01", 5), ("2026-12", 4)):
             query = query.replace(f"'{example}'", f"'{months_ago(number):%Y-%m}'")
         found[title] = query
@@ -303,7 +303,7 @@ def test_queries_read_from_s3(fleet: Fleet, tmp_path: pathlib.Path):
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
-        _, port = server.get_host_and_port()
+        _host, port = server.get_host_and_port()
         login = {"key": "AKIA...", "secret": "...", "endpoint_url": f"http://127.0.0.1:{port}"}
         s3fs.S3FileSystem(**login, skip_instance_cache=True).mkdir("bucket")
         fleet.archiver.run(server="pg5", url="s3://bucket/audit", storage_options=login)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gzip
+import importlib
 import json
 import pathlib
 import typing as t
@@ -16,8 +17,6 @@ from auditing import install_trail, rollout, wanted
 from databases import Database
 from local_postgresql import LocalPostgresql
 from sealing import Sealer
-
-from ansible_collections.dbfleet.audit.plugins.action import postgresql_audit_archive, postgresql_audit_restore
 
 SERVER = "pg3"
 
@@ -121,7 +120,7 @@ class Archiver(Sealer):
             "drop": True,
             **options,
         }
-        return self._act(postgresql_audit_archive.ActionModule, "postgresql_audit_archive", arguments)
+        return self._work("archive", arguments)
 
     def restore(self, archive: str, **options: t.Any) -> dict[str, t.Any]:
         """Run the restore action; an error of it is raised."""
@@ -133,7 +132,12 @@ class Archiver(Sealer):
             "archive": archive,
             **options,
         }
-        return self._act(postgresql_audit_restore.ActionModule, "postgresql_audit_restore", arguments)
+        return self._work("restore", arguments)
+
+    def _work(self, what: str, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
+        module = f"{self.engine}_audit_{what}"
+        action = importlib.import_module(f"ansible_collections.dbfleet.audit.plugins.action.{module}")
+        return self._act(action.ActionModule, module, arguments)
 
     def files(self) -> list[str]:
         """Return the names of all files of the log's archive."""

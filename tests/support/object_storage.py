@@ -182,7 +182,7 @@ def _free_port() -> int:
 def write(place: Place, name: str, size: int, until: datetime.datetime | None = None) -> None:
     """Write a file piece by piece."""
     with place.writing(name, until) as file:
-        for _ in range(size // len(KIB)):
+        for _piece in range(size // len(KIB)):
             file.write(KIB)
 
 

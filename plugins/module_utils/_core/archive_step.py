@@ -95,7 +95,7 @@ class ArchiveStore(Protocol):
 
 
 #: Makes the stores of a session.
-Stores = Callable[[Any], "tuple[SealStore, ArchiveStore]"]
+Stores = Callable[[Any], tuple[SealStore, ArchiveStore]]
 
 
 def run(module: AuditModule, session: Any, stores: Stores) -> None:

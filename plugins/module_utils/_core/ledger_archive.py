@@ -64,7 +64,7 @@ class Block:
     def add(self, number: int, line: bytes) -> bool:
         """Take the line of an id; tell whether it is the first one of that id, in the order of ids."""
         while self.next is not None and self.next < number:
-            self._pass()
+            self._pass(self.next)
         if self.next != number:
             return False
         self._root.update(hashlib.sha256(line).digest())
@@ -75,18 +75,17 @@ class Block:
     def finish(self) -> None:
         """Count what did not come."""
         while self.next is not None:
-            self._pass()
+            self._pass(self.next)
 
     def intact(self) -> bool:
         """Tell whether the lines are those that were sealed."""
         return not self.absent and self._root.hexdigest() == self.seal.root
 
-    def _pass(self) -> None:
-        assert self.next is not None
+    def _pass(self, number: int) -> None:
         if len(self.missing) < NAMED:
-            self.missing.append(self.next)
+            self.missing.append(number)
         self.absent += 1
-        self._go_on(self.next)
+        self._go_on(number)
 
     def _go_on(self, number: int) -> None:
         if number < self._last:

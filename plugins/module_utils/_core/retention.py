@@ -61,8 +61,8 @@ class Age:
         year, month = divmod(day.year * 12 + day.month - 1 + _MONTHS[self.unit] * number, 12)
         return day.replace(year=year, month=month + 1, day=min(day.day, calendar.monthrange(year, month + 1)[1]))
 
-    def __le__(self, other: Age) -> bool:
-        return self.after(_REFERENCE) <= other.after(_REFERENCE)
+    def __lt__(self, other: Age) -> bool:
+        return self.after(_REFERENCE) < other.after(_REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Retention:
         found = [self._of(category) for category in categories] or [self._usual]
         longest = found[0]
         for ages in found[1:]:
-            database = longest.database if ages.database <= longest.database else ages.database
+            database = max(longest.database, ages.database)
             longest = Ages(database, _longest(longest.archive, ages.archive))
         return longest
 
@@ -121,13 +121,13 @@ class Retention:
 def _ages(given: Any, usual: Age, what: str) -> Ages:
     if not isinstance(given, Mapping):
         archive = Age.parse(given, what)
-        return Ages(usual if usual <= archive else archive, archive)
+        return Ages(min(usual, archive), archive)
     unknown = sorted(set(given) - {"database", "archive"})
     if unknown:
         raise AuditError(f"{what} has {', '.join(map(repr, unknown))}; it may have database and archive")
     kept = Age.parse(given["archive"], f"{what}: archive") if given.get("archive") else None
     database = Age.parse(given["database"], f"{what}: database") if given.get("database") else usual
-    if kept and not database <= kept:
+    if kept and kept < database:
         raise AuditError(
             f"{what}: rows would stay in the database for {database.text}, and are to be deleted after {kept.text}; "
             "archive is counted from the same day as database, and cannot be shorter"
@@ -138,4 +138,4 @@ def _ages(given: Any, usual: Age, what: str) -> Ages:
 def _longest(one: Age | None, other: Age | None) -> Age | None:
     if one is None or other is None:
         return None
-    return other if one <= other else one
+    return max(one, other)

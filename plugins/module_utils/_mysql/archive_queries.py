@@ -24,10 +24,12 @@ WHERE p.table_schema = {schema_name} AND p.table_name = 'audit_log_data' AND p.p
 ORDER BY p.partition_ordinal_position
 """
 
+#: Made like the log, with its comment: not what somebody has restored beside it.
 SIDES = """
 SELECT t.table_name AS name, t.data_length + t.index_length AS bytes
 FROM information_schema.tables AS t
 WHERE t.table_schema = {schema_name} AND t.table_type = 'BASE TABLE' AND t.table_name LIKE 'audit\\_log\\_%'
+  AND t.table_comment REGEXP '^dbfleet[.]audit [0-9]+$'
 """
 
 IN_LOG = "{schema}.audit_log_data PARTITION ({partition})"

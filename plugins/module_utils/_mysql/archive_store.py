@@ -29,9 +29,8 @@ from .seal_store import SealStore
 from .session import Session, pymysql
 from .trail_functions import AWAIT_WRITERS
 
-#: The names that partitions are made with, and those of the tables beside the log.
-_PARTITION = re.compile(r"p\d{4}_(?:\d\d|w\d\d|\d\d_\d\d)")
-_SIDE = re.compile(r"audit_log_\d{4}_(?:\d\d|w\d\d|\d\d_\d\d)")
+#: The names that partitions are made with, and those of the tables that they are exchanged with.
+_NAME = re.compile(r"(?:p|audit_log_)\d{4}_(?:\d\d|w\d\d|\d\d_\d\d)")
 
 #: Bytes of lines that one answer of the server has, about: what is not taken of it has to be read all the same.
 _ANSWER = 4 << 20
@@ -61,20 +60,17 @@ class ArchiveStore:
         self.statements: list[str] = []
 
     def periods(self) -> list[dict[str, Any]]:
-        sides = {row["name"]: row["bytes"] for row in self._of_log(queries.SIDES) if _SIDE.fullmatch(row["name"])}
+        sides = {row["name"]: row["bytes"] for row in self._of_log(queries.SIDES) if _NAME.fullmatch(row["name"])}
         attached = self._attached()
-        if self.changes:
-            for period in attached:
-                if period["archive"] in sides:
-                    self._put_right(period)
-        known = {period["archive"] for period in attached}
         for period in attached:
-            period["bytes"] += sides.get(period["archive"], 0)
+            if self.changes and period["archive"] in sides:
+                self._put_right(period)
+            period["bytes"] += sides.pop(period["archive"], 0)
+        unknown = {"first_day": None, "end_day": None, "state": "detached"}
         detached = [
-            {"name": _partition_name(side), "archive": side, "bytes": sides[side], "state": "detached"}
-            for side in sorted(sides.keys() - known)
+            {"name": f"p{side[10:]}", "archive": side, "bytes": sides[side], **unknown} for side in sorted(sides)
         ]
-        return [{**period, "first_day": None, "end_day": None} for period in detached] + attached
+        return detached + attached
 
     def contents(self, period: Mapping[str, Any]) -> dict[str, Any]:
         groups = self._all(queries.GROUPS, rows=self._place(period))
@@ -96,22 +92,18 @@ class ArchiveStore:
         return bool(self._one(queries.HELD, rows=self._place(period), **places)["held"])
 
     def bounds_of(self, period: Mapping[str, Any], after: int) -> list[tuple[int, int]]:
-        days = {name: Literal(period.get(name)) for name in ("first_day", "end_day")}
-        return [(row["last_id"], row["rows"]) for row in self._all(queries.BOUNDS, after=Literal(after), **days)]
+        rows = self._all(queries.BOUNDS, after=Literal(after), **_days(period))
+        return [(row["last_id"], row["rows"]) for row in rows]
 
     def lines(self, period: Mapping[str, Any], after: int, until: int, take: Callable[[bytes], None]) -> None:
-        places = {
-            "text": canonical("r", self.session.vendor),
-            "rows": self._place(period),
-            "until": Literal(until),
-        }
+        text, rows = canonical("r", self.session.vendor), self._place(period)
         limit = _FEW
         while True:
-            text = self._text(queries.LINES, after=Literal(after), limit=Literal(limit), **places)
-            rows, size, after = self._answer(text, after, take)
-            if rows < limit:
+            window = {"after": Literal(after), "until": Literal(until), "limit": Literal(limit)}
+            number, size, after = self._answer(self._text(queries.LINES, text=text, rows=rows, **window), after, take)
+            if number < limit:
                 return
-            limit = max(1, min(_MANY, _ANSWER * rows // size))
+            limit = max(1, min(_MANY, _ANSWER * number // size))
 
     def release(self, period: Mapping[str, Any], rows: int) -> list[str]:
         before = len(self.statements)
@@ -142,14 +134,18 @@ class ArchiveStore:
         return [self._text(text, **self._names(period)) for text in texts]
 
     def tidy(self) -> list[str]:
-        """Nothing: a partition begins where the one before it ends, whichever that is."""
+        # A partition begins where the one before it ends, whichever that is: there are no gaps.
+        return []
+
+    def tidy_statements(self, gone: Sequence[str]) -> list[str]:
+        del gone
         return []
 
     def _attached(self) -> list[dict[str, Any]]:
         found, lower = [], ""
         for row in self._of_log(queries.PARTITIONS):
             upper = row["bound"].strip("'")[:10]
-            if _PARTITION.fullmatch(row["name"]):
+            if _NAME.fullmatch(row["name"]):
                 days = {"first_day": max(lower, _first_day(row["name"])), "end_day": upper}
                 names = {"name": row["name"], "archive": f"audit_log_{row['name'][1:]}"}
                 found.append({**names, **days, "bytes": row["bytes"], "state": "attached"})
@@ -168,39 +164,47 @@ class ArchiveStore:
         self.session.lock()
         self.session.execute(queries.BEGIN[self.session.vendor])
         if not added:
-            self._alone(queries.LOCK_BOTH, period, lambda: [queries.EXCHANGE])
-        else:
-            self._execute(queries.MERGE, period)
-            if self._one(queries.UNMERGED, side=side)["found"]:
-                raise AuditError(f"{period['archive']} has rows that {period['name']} of the log does not take")
-        if added or not self._any(side):
-            self._execute(queries.DROP_SIDE, period)
+            self._put_back(period)
+            return
+        self._execute(queries.MERGE, period)
+        if self._one(queries.UNMERGED, side=side)["found"]:
+            raise AuditError(f"{period['archive']} has rows that {period['name']} of the log does not take")
+        self._execute(queries.DROP_SIDE, period)
 
     def _detach(self, period: Mapping[str, Any], rows: int) -> None:
         """Have the rows in the table beside the log, if there are as many as that, and the partition empty."""
         side = self._side(period)
-        there = self._has_side(period)
-        if not (there and self._any(side)):
-            self._require_rows(period, self._partition(period), rows)
-            if there:
-                # Left by a run that was cut off, and made like a log that may be another one by now.
-                self._execute(queries.DROP_SIDE, period)
-            self._execute(queries.CREATE_SIDE, period)
-            self._execute(queries.MAKE_PLAIN, period)
-            self._alone(queries.LOCK_BOTH, period, lambda: [*self._kept_counter(period), queries.EXCHANGE])
         try:
+            if not (self._has_side(period) and self._any(side)):
+                self._require_rows(period, self._partition(period), rows)
+                self._exchange(period)
             self._require_rows(period, side, rows)
         except AuditError:
-            self._alone(queries.LOCK_BOTH, period, lambda: [queries.EXCHANGE])
-            if not self._any(side):
-                self._execute(queries.DROP_SIDE, period)
+            if self._has_side(period):
+                self._put_back(period)
             raise
+
+    def _exchange(self, period: Mapping[str, Any]) -> None:
+        if self._has_side(period):
+            # Left by a run that was cut off, and made like a log that may be another one by now.
+            self._execute(queries.DROP_SIDE, period)
+        self._execute(queries.CREATE_SIDE, period)
+        self._execute(queries.MAKE_PLAIN, period)
+        self._alone(queries.LOCK_BOTH, period, lambda: [*self._kept_counter(period), queries.EXCHANGE])
+
+    def _put_back(self, period: Mapping[str, Any]) -> None:
+        """Have rows that are beside the log in it again. Those that the partition has by then stay beside it."""
+        side = self._side(period)
+        if self._any(side):
+            self._alone(queries.LOCK_BOTH, period, lambda: [queries.EXCHANGE])
+        if not self._any(side):
+            self._execute(queries.DROP_SIDE, period)
 
     def _drop_partition(self, period: Mapping[str, Any], rows: int) -> list[str]:
         """Return what drops a partition that nothing is in; to be called while nobody else has the log."""
-        more = self._count(self._partition(period)) if self._any(self._partition(period)) else 0
-        if more:
-            raise AuditError(_late(period, rows + more, rows))
+        partition = self._partition(period)
+        if self._any(partition):
+            raise AuditError(_late(period, rows + self._count(partition), rows))
         return [queries.DROP_PARTITION]
 
     def _kept_counter(self, period: Mapping[str, Any]) -> list[str]:
@@ -253,7 +257,7 @@ class ArchiveStore:
     def _lock(self, statement: str) -> None:
         """Have tables for ourselves, or raise the driver's error before writers have waited for long."""
         if self.session.is_mariadb:
-            self.session.execute(f"SET SESSION max_statement_time = {min(self._wait, _WAIT)}")
+            self.session.execute(f"SET SESSION max_statement_time = {max(0.01, min(self._wait, _WAIT))}")
             try:
                 self.session.execute(statement)
             finally:
@@ -379,10 +383,6 @@ def _first_day(name: str) -> str:
 
 def _days(period: Mapping[str, Any]) -> dict[str, Literal]:
     return {name: Literal(period[name]) for name in ("first_day", "end_day")}
-
-
-def _partition_name(side: str) -> str:
-    return f"p{side.removeprefix('audit_log_')}"
 
 
 def _late(period: Mapping[str, Any], found: int, rows: int) -> str:

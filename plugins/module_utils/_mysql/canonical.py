@@ -23,9 +23,10 @@ _TEXT = """CONCAT('"{column}":', JSON_QUOTE({row}.{column}))"""
 _TIME = """CONCAT('"{column}":"', DATE_FORMAT({row}.{column}, '%Y-%m-%dT%H:%i:%s.%f'), '"')"""
 
 _DOCUMENT = {
-    # Whoever switches the column's check off can put in what is no JSON, and thus end one column and begin another.
-    "mariadb": """IF(JSON_VALID({row}.{column}), CONCAT('"{column}":', {row}.{column}),
-      CONCAT('"{column}_text":', JSON_QUOTE({row}.{column})))""",
+    # Whoever switches the column's check off can put in what is no JSON, and thus end one column and begin another. And
+    # MariaDB keeps a document as it was written, which may be in several lines; an archive has a row in each.
+    "mariadb": """IF(JSON_VALID({row}.{column}) AND LOCATE(x'0A', {row}.{column}) = 0,
+      CONCAT('"{column}":', {row}.{column}), CONCAT('"{column}_text":', JSON_QUOTE({row}.{column})))""",
     "mysql": """CONCAT('"{column}":', CAST(CAST({row}.{column} AS CHAR) AS JSON))""",
 }
 

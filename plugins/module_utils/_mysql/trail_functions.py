@@ -250,7 +250,8 @@ BEGIN
     JOIN performance_schema.threads AS t ON t.thread_id = l.owner_thread_id
     JOIN information_schema.innodb_trx AS x ON x.trx_mysql_thread_id = t.processlist_id
     WHERE l.object_schema = {schema_name} AND l.object_name = {table_name} AND l.lock_status = 'GRANTED'
-      AND t.processlist_id <> CONNECTION_ID() AND x.trx_started < SYSDATE() - INTERVAL 1 SECOND
+      AND t.processlist_id <> CONNECTION_ID()
+      AND x.trx_started < CONVERT_TZ(SYSDATE(), @@session.time_zone, 'SYSTEM') - INTERVAL 1 SECOND
   ) > 0 DO
     IF SYSDATE(6) > v_until THEN
       SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1205, MESSAGE_TEXT = 'a long transaction holds the log';
