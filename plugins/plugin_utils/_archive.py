@@ -97,16 +97,23 @@ class Archiving:
 
     def run(self, periods: Sequence[dict[str, Any]], drop: bool) -> None:
         """Archive periods, and drop them when told to."""
-        if any(period["rows"] for period in periods):
+        # What a run that was cut off has detached comes first: should late rows be in it, sealing has to see them.
+        begun = [period for period in periods if period["state"] != "attached"]
+        left = [period for period in periods if period["state"] == "attached"]
+        self._work(begun, drop)
+        if any(period["rows"] for period in left):
             self.seal(lambda: None)
+        self._work(left, drop)
+        if self.dropped or (drop and not self._tidy):
+            self._release([], tidy=True)
+
+    def _work(self, periods: Sequence[dict[str, Any]], drop: bool) -> None:
         for start in range(0, len(periods), self.parallel):
             together = periods[start : start + self.parallel]
             archives = self._archive([period for period in together if period["rows"]])
             if drop:
                 going = [period for period in together if period["name"] not in {**self.kept, **self.problems}]
                 self._drop(going, archives)
-        if self.dropped or (drop and not self._tidy):
-            self._release([], tidy=True)
 
     def predict(self, periods: Sequence[dict[str, Any]], drop: bool) -> None:
         """Note what run() would do, from what is there now."""

@@ -33,6 +33,17 @@ class AtCall:
 
 
 @dataclasses.dataclass(frozen=True)
+class AtStep:
+    """Before the host is asked for that step."""
+
+    name: str
+
+    def arrange(self, run: t.Any) -> None:
+        """Have it killed there."""
+        run.meanwhile = lambda: kill() if run.calls[-1]["step"]["do"] == self.name else None
+
+
+@dataclasses.dataclass(frozen=True)
 class Instead:
     """Where a function of the code would be called: `plugin_utils._archive:check_file`."""
 
