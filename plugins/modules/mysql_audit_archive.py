@@ -78,6 +78,12 @@ expired:
   type: list
   elements: str
   sample: [audit_log_2018_10]
+missing:
+  description: Archives that the ledger names, and that are not there or not what it says.
+  returned: success
+  type: list
+  elements: str
+  sample: [audit_log_2025_08]
 kept:
   description: Partitions whose time is over and that were not dropped, and why.
   returned: success

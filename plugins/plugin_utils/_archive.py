@@ -112,14 +112,20 @@ class Archiving:
             together = periods[start : start + self.parallel]
             archives = self._archive([period for period in together if period["rows"]])
             if drop:
-                going = [period for period in together if period["name"] not in {**self.kept, **self.problems}]
-                self._drop(going, archives)
+                self._drop(self._going(together), archives)
+
+    def _going(self, periods: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return those that nothing keeps."""
+        return [period for period in periods if period["name"] not in {**self.kept, **self.problems}]
 
     def predict(self, periods: Sequence[dict[str, Any]], drop: bool) -> None:
         """Note what run() would do, from what is there now."""
-        self.due = [period["name"] for period in periods if period["rows"] and self._manifest_of(period) is None]
+        for period in periods:
+            with self._noted(period):
+                if period["rows"] and self._manifest_of(period) is None:
+                    self.due.append(period["name"])
         if drop:
-            self._release([period for period in periods if period["name"] not in self.kept], tidy=True)
+            self._release(self._going(periods), tidy=True)
 
     def seal(self, also: Callable[[], Mapping[str, Any] | None]) -> None:
         """Seal all that there is, and have the ledger say something more."""
@@ -154,11 +160,11 @@ class Archiving:
         archives: dict[str, Manifest] = {}
         missing = []
         for period in periods:
-            manifest = self._manifest_of(period)
-            if manifest is None:
-                missing.append(period)
-                continue
             with self._noted(period):
+                manifest = self._manifest_of(period)
+                if manifest is None:
+                    missing.append(period)
+                    continue
                 self._check(manifest)
                 archives[period["name"]] = manifest
         for period, upload in zip(missing, self._export(missing)):
@@ -178,8 +184,15 @@ class Archiving:
         """Return the manifest of a period's archive; None where there is none, or one of other rows than there are.
 
         What a run has detached was archived before. Should rows have come late, the release attaches it again.
+
+        :raises AuditError: when the archive has rows that the log has not, which a new one would take away.
         """
         manifest = read_manifest(self.place, period["archive"])
+        if manifest is not None and manifest.rows > period["rows"]:
+            raise AuditError(
+                f"its archive {self.place.url}/{manifest.file} has {manifest.rows} rows and the log {period['rows']}, "
+                "as after a restore: move the archive and its manifest away, or drop the partition by hand"
+            )
         same = manifest is not None and manifest.rows == period["rows"]
         return manifest if same or period["state"] != "attached" else None
 

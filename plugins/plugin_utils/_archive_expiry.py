@@ -27,7 +27,7 @@ class Expiry:
     :param root: the folder of all logs' archives, in which copies are.
     :ivar over: manifests of what is to be deleted.
     :ivar gone: what the ledger says of archives that the storage itself has deleted when their time was over.
-    :ivar missing: names of archives that the ledger knows, and that are gone before their time.
+    :ivar missing: names of archives that the ledger knows, and that are gone before their time, or are others.
     :ivar expired: names of all whose time is over, once the ledger says so.
     """
 
@@ -35,6 +35,7 @@ class Expiry:
         self._run = run
         self._root = root
         self._held: list[Manifest] = []
+        self._signed = archive.named(run.ledger(), archive.ARCHIVES)
         self.over: list[Manifest] = []
         self.gone: list[Mapping[str, Any]] = []
         self.missing: list[str] = []
@@ -45,7 +46,7 @@ class Expiry:
         place = self._run.place
         names = [name.removesuffix(MANIFEST_SUFFIX) for name in place.names() if name.endswith(MANIFEST_SUFFIX)]
         manifests = [manifest for name in names if (manifest := read_manifest(place, name))]
-        self._find_gone(names)
+        self._find_gone({manifest.name: archive.in_ledger(manifest) for manifest in manifests})
         reasons = {
             manifest.name: "; ".join(hold.reason for hold in holds if hold.may_be_in(manifest.tables))
             for manifest in manifests
@@ -93,19 +94,24 @@ class Expiry:
         return [*copies, (place, manifest.file), (place, manifest.name + MANIFEST_SUFFIX)]
 
     def _is_over(self, manifest: Manifest) -> bool:
+        """Tell whether an archive's time is over. Of what is not signed for, the storage could say anything."""
+        if self._signed.get(manifest.name) != archive.in_ledger(manifest):
+            return False
         categories = [None if name == DEFAULT else name for name in manifest.categories]
         age = self._run.retention.of(categories).archive
         over = age is not None and age.after(date.fromisoformat(manifest.end_day)) <= self._run.today
         return over and manifest.name not in self._run.present
 
-    def _find_gone(self, names: Sequence[str]) -> None:
-        """Find the archives that the ledger knows and that are not there."""
-        entries, today = self._run.ledger(), self._run.today.isoformat()
-        expired = archive.named(entries, archive.EXPIRED)
-        for name, said in archive.named(entries, archive.ARCHIVES).items():
-            if name in names or expired.get(name) == said:
+    def _find_gone(self, there: Mapping[str, Mapping[str, Any]]) -> None:
+        """Find the archives that the ledger knows, and that are not there as it says.
+
+        :param there: what the manifests say, by name.
+        """
+        today, expired = self._run.today.isoformat(), archive.named(self._run.ledger(), archive.EXPIRED)
+        for name, said in self._signed.items():
+            if there.get(name) == said or expired.get(name) == said or name in self._run.present:
                 continue
-            if said["expires"] and said["expires"] <= today:
+            if name not in there and said["expires"] and said["expires"] <= today:
                 self.gone.append(said)
             else:
                 self.missing.append(name)

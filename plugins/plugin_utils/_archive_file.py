@@ -67,7 +67,7 @@ def read_manifest(place: Place, name: str) -> Manifest | None:
     """Return the manifest of the archive of that name, or None when there is none."""
     try:
         with place.reading(name + MANIFEST_SUFFIX) as file:
-            return Manifest.parse(file.read().decode(errors="replace"), f"{place.url}/{name}{MANIFEST_SUFFIX}")
+            return Manifest.parse(file.read().decode(errors="replace"), name, f"{place.url}/{name}{MANIFEST_SUFFIX}")
     except FileNotFoundError:
         return None
 

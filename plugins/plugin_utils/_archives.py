@@ -70,8 +70,7 @@ def archive_lines(
             lines.append(where + ", ".join([*said, f"{result['seconds']:.1f} s"]))
             lines += [f"  kept {kept['name']}: {kept['reason']}" for kept in result["kept"]]
             lines += [
-                f"  missing: the archive {gone} is in the ledger and not where archives are"
-                for gone in result["missing"]
+                f"  missing: the archive {gone} is not there, or not what the ledger says" for gone in result["missing"]
             ]
     return lines
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import pathlib
 import typing as t
 
@@ -255,6 +256,47 @@ def test_a_row_that_comes_late_is_not_dropped(log: Database, archiver: Archiver)
     assert archiver.run()["dropped"] == [period(5)]
     assert len(archiver.archived(period(5))) == 6
     assert ids(log) | archiver.ids() == before
+
+
+def test_an_archive_that_has_more_rows_than_the_log_is_not_written_over(log: Database, archiver: Archiver) -> None:
+    add_old(log, 5)
+    archiver.run(drop=False)
+    before = archiver.archived(period(5))
+    # As after a restore to a time before the last of them.
+    connection = log.connect()
+    with connection.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")
+        cursor.execute(f"ALTER TABLE audit.{period(5)} DISABLE TRIGGER USER")
+        cursor.execute(f"DELETE FROM audit.{period(5)} WHERE record_id = '5'")
+    assert "has 5 rows and the log 4, as after a restore" in refusal(archiver)
+    assert archiver.archived(period(5)) == before
+    assert period(5) in partitions(log)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../../../shop"},
+        {"copies": ["host=a/db=b/month=2026-01/../../../../x.parquet"]},
+        {"end_day": "1999-01-01"},
+        {"categories": ["financial"]},
+        {"tables": {}},
+    ],
+)
+def test_a_manifest_that_somebody_has_changed_has_nothing_deleted(
+    log: Database, archiver: Archiver, change: dict[str, t.Any]
+) -> None:
+    add_old(log, 5)
+    archiver.run()
+    path = archiver.place / f"{period(5)}.manifest.json"
+    path.write_text(json.dumps({**archiver.manifest(period(5)), **change}))
+    over = {"financial": "1d", "default": {"archive": "7y"}}
+    if "name" in change or "copies" in change:
+        assert "is the manifest of something else" in refusal(archiver, retention=over, older_than="1d")
+    else:
+        done = archiver.run(retention=over, older_than="1d")
+        assert (done["expired"], done["missing"]) == ([], [period(5)])
+    assert len(archiver.archived(period(5))) == 5
 
 
 def test_a_manifest_that_is_gone_keeps_its_partition_in_the_log(log: Database, archiver: Archiver) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +21,9 @@ from .seal import ARCHIVE, ROWS, Entry, Seal, within
 FORMAT = 1
 
 MANIFEST_SUFFIX = ".manifest.json"
+
+#: Where copies are, below the URL of all archives.
+_COPY = re.compile(r"host=[^/]+/db=[^/]+/month=\d{4}-\d\d/\w+\.parquet")
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,10 @@ class Manifest:
         return hashlib.sha256(self.text().encode()).hexdigest()
 
     @classmethod
-    def parse(cls, text: str, where: str) -> Manifest:
+    def parse(cls, text: str, name: str, where: str) -> Manifest:
         """Return what a file says.
 
+        :param name: of the archive that it is beside.
         :param where: what an error calls it.
         :raises AuditError: when it is no manifest.
         """
@@ -79,7 +84,11 @@ class Manifest:
                 raise AuditError(f"{where} is a manifest of format {form}; this release reads {FORMAT}")
             pairs = tuple((int(first), int(last)) for first, last in fields.pop("seals"))
             texts = {name: tuple(fields.pop(name)) for name in ("categories", "copies")}
-            return cls(seals=pairs, **texts, **fields)
+            manifest = cls(seals=pairs, **texts, **fields)
+            # Whoever can write to the storage must not have files deleted elsewhere by it.
+            if not (manifest.name == name and all(_COPY.fullmatch(path) for path in manifest.copies)):
+                raise AuditError(f"{where} is the manifest of something else: {manifest.name}, {manifest.copies}")
+            return manifest
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AuditError(f"{where} is not the manifest of an archive: {error!r}") from None
 
