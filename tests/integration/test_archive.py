@@ -59,7 +59,9 @@ def test_a_partition_past_its_time_becomes_an_archive_and_leaves_the_log(log: Da
     assert [row["record_id"] for row in archiver.archived(period(5))] == [str(number) for number in range(1, 251)]
     assert ids(log) | archiver.ids() == before
     assert archiver.problems() == []
+    archiver.calls.clear()
     again = archiver.run()
+    assert [call["step"]["do"] for call in archiver.calls] == ["periods"]
     assert not again["changed"]
     assert (again["archived"], again["dropped"], again["kept"], again["statements"]) == ([], [], [], [])
     assert archiver.problems() == []
