@@ -246,14 +246,23 @@ class Archiving:
 
     def _drop(self, periods: Sequence[dict[str, Any]], archives: Mapping[str, Manifest]) -> None:
         """Sign that rows leave the log, then have them leave it."""
-        leaving = []
-        for period in periods:
-            with self._noted(period):
-                leaving.append({**period, "rows": self._rows_of(period, archives)})
+        leaving = self._with_manifests(periods, archives)
         manifests = [archives[period["name"]] for period in leaving if period["rows"]]
         self.attest(lambda: self._unsaid(manifests))
+        # That took a while.
+        leaving = self._with_manifests(leaving, archives)
         if leaving:
             self._release(leaving)
+
+    def _with_manifests(
+        self, periods: Sequence[dict[str, Any]], archives: Mapping[str, Manifest]
+    ) -> list[dict[str, Any]]:
+        """Return the periods whose manifests are there, with as many rows as these say."""
+        found = []
+        for period in periods:
+            with self._noted(period):
+                found.append({**period, "rows": self._rows_of(period, archives)})
+        return found
 
     def _unsaid(self, manifests: Sequence[Manifest]) -> dict[str, Any] | None:
         said = archive.named(self.ledger(), archive.ARCHIVES)

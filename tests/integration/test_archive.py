@@ -15,6 +15,7 @@ from databases import Database
 from local_postgresql import LocalPostgresql
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
+from ansible_collections.dbfleet.audit.plugins.plugin_utils import _archive
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._ledger import Ledger
 
 
@@ -301,19 +302,50 @@ def test_a_manifest_that_somebody_has_changed_has_nothing_deleted(
     assert len(archiver.archived(period(5))) == 5
 
 
-def test_a_manifest_that_is_gone_keeps_its_partition_in_the_log(log: Database, archiver: Archiver) -> None:
+def test_a_row_that_is_in_no_seal_is_not_archived(log: Database, archiver: Archiver) -> None:
     add_old(log, 5)
     archiver.seal()
+    late: list[t.Any] = []
 
     def meanwhile() -> None:
-        step = archiver.calls[-1].get("step", {})
-        if step.get("do") == "seal" and archiver.files() and step.get("entry"):
-            (archiver.place / f"{period(5)}.manifest.json").unlink(missing_ok=True)
+        if archiver.calls[-1]["step"]["do"] == "export" and not late:
+            late.append(add_old(log, 5, 1))
 
     archiver.meanwhile = meanwhile
-    archiver.run()
+    said = refusal(archiver)
+    (number,) = log.execute(f"SELECT max(id) FROM audit.{period(5)}")[0]
+    assert f"row {number} is in no seal" in said
+    assert period(5) in partitions(log)
     archiver.meanwhile = None
-    assert archiver.run()["missing"] == [period(5)]
+    assert archiver.run()["dropped"] == [period(5)]
+
+
+@pytest.mark.parametrize("step", ["before", "seal"])
+def test_a_manifest_that_is_gone_keeps_its_partition_in_the_log(
+    log: Database, archiver: Archiver, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    add_old(log, 5)
+    archiver.run(drop=False)
+    manifest = archiver.place / f"{period(5)}.manifest.json"
+    checked = _archive.check_file
+
+    def check_file(*given: t.Any) -> t.Any:
+        seals = checked(*given)
+        if step == "before":
+            manifest.unlink()
+        return seals
+
+    def meanwhile() -> None:
+        if archiver.calls[-1]["step"].get("entry"):
+            manifest.unlink()
+
+    monkeypatch.setattr(_archive, "check_file", check_file)
+    archiver.meanwhile = meanwhile
+    assert f"the manifest {archiver.place}/{period(5)} is missing or has changed" in refusal(archiver)
+    assert period(5) in partitions(log)
+    monkeypatch.undo()
+    archiver.meanwhile = None
+    assert archiver.run()["dropped"] == [period(5)]
 
 
 @pytest.mark.parametrize(
