@@ -162,6 +162,16 @@ def test_the_connection_is_lost_at_any_statement_that_takes_a_partition_out(
         assert months_ago(3).isoformat() in past
 
 
+def test_an_archive_whose_rows_are_still_in_the_log_does_not_expire(log: Database, archiver: Archiver) -> None:
+    assert killed(archiver, AtStep("release"))
+    archiver.meanwhile = None
+    over = {"default": {"database": "1d", "archive": "2d"}}
+    assert archiver.run(retention=over, older_than="1d", drop=False)["expired"] == []
+    assert archiver.ids() <= ids(log)
+    archiver.run(retention=over, older_than="1d")
+    assert archiver.run(retention=over, older_than="1d")["expired"] == [period(5), period(4)]
+
+
 def test_rows_that_came_late_and_were_detached_with_the_others_come_back(log: Database, archiver: Archiver) -> None:
     assert killed(archiver, AtStep("release"))
     # What a run leaves that was killed before it could attach the partition again.
