@@ -20,10 +20,10 @@ attributes:
 options:
   url:
     description:
-      - Where archives go, a directory of the controller (an absolute path, or V(file:///mnt/archive)) or object storage
-        (V(s3://bucket/audit), V(abfs://container@account.dfs.core.windows.net/audit)). Must be given. The files of a
-        log are in C(SERVER/DATABASE) below it; what is no letter, digit, C(_), C(-), C(.) or C(~) in a name is
-        percent-encoded, as is a dot at its beginning.
+      - Where archives go, a directory of the controller that exists (an absolute path, or V(file:///mnt/archive)) or
+        object storage (V(s3://bucket/audit), V(abfs://container@account.dfs.core.windows.net/audit)). Must be given.
+      - The files of a log are in C(SERVER/DATABASE) below it; what is no letter, digit, C(_), C(-), C(.) or C(~) in a
+        name is percent-encoded, as is a dot at its beginning.
       - Object storage needs C(fsspec) in the controller's Python, with C(s3fs) or C(adlfs). Credentials are those of
         these libraries, from the environment of the controller or its files, or in O(storage_options).
     type: str

@@ -11,6 +11,7 @@ without a manifest is written anew, one with it is read back again, and a partit
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -22,7 +23,6 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive_step import PART_BYTES
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.hold import Hold
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import FILE_SUFFIX
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import DEFAULT, Ages, Retention
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import ARCHIVE, Entry, Seal
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_file import (
@@ -81,19 +81,31 @@ class Archiving:
         #: Others who may know of what is to be signed that it is right.
         self.vouchers: list[Callable[[Seal], bool]] = []
         self._tidy = True
+        self._due: dict[str, dict[str, Any]] = {}
 
     def periods(self, holds: Sequence[Hold]) -> list[dict[str, Any]]:
         """Return the partitions whose time in the log is over, by time."""
         before = max(age.before(self.today) for age in self.retention.shortest())
         answer = self.step("periods", before=before.isoformat(), holds=[hold.plain() for hold in holds])
+        self._check_clock(answer["today"])
         self._tidy = answer["tidy"]
         self.present = [period["archive"] for period in answer["periods"]]
         with_days = [period for period in answer["periods"] if "groups" in period and self._find_days(period)]
         due = [period for period in with_days if _end(period, self._ages(period).database) <= self.today]
+        self._due = {period["archive"]: period for period in due}
         self.kept.update(
             (period["name"], f"legal hold: {'; '.join(period['holds'])}") for period in due if period["holds"]
         )
         return due
+
+    def _check_clock(self, there: str) -> None:
+        """Refuse to tell ages by a clock that is wrong; what is deleted by it stays deleted."""
+        days = abs((date.fromisoformat(there) - self.today).days)
+        if days > 1:
+            raise AuditError(
+                f"it is {self.today} on the controller and {there} on the host; set the clock that is wrong, for by it "
+                "rows would be dropped and archives deleted"
+            )
 
     def run(self, periods: Sequence[dict[str, Any]], drop: bool) -> None:
         """Archive periods, and drop them when told to."""
@@ -142,13 +154,16 @@ class Archiving:
 
         if unsaid():
             self.seal(entry)
+            if unsaid():
+                raise AuditError("the ledger does not say what this run had it say; nothing was dropped or deleted")
 
     def _vouches(self, seal: Seal) -> bool:
         """Tell whether what a run that was cut off wanted to be signed is so."""
         if any(vouches(seal) for vouches in self.vouchers):
             return True
         said = seal.attested.get(archive.ARCHIVES, ()) if seal.kind == ARCHIVE else ()
-        manifests = [manifest for one in said if (manifest := read_manifest(self.place, one["name"]))]
+        periods = [self._due[one["name"]] for one in said if one["name"] in self._due]
+        manifests = [manifest for period in periods if (manifest := self._manifest_of(period))]
         if not manifests or seal.attested != archive.attested(manifests):
             return False
         for manifest in manifests:
@@ -181,20 +196,36 @@ class Archiving:
             self.problems[period["name"]] = str(error)
 
     def _manifest_of(self, period: Period) -> Manifest | None:
-        """Return the manifest of a period's archive; None where there is none, or one of other rows than there are.
+        """Return the manifest of a period's archive; None where there is none, or one of fewer rows than there are.
 
         What a run has detached was archived before. Should rows have come late, the release attaches it again.
 
-        :raises AuditError: when the archive has rows that the log has not, which a new one would take away.
+        :raises AuditError: when there is another one than this run could have written: whoever can write to the storage
+            could have anything dropped by it, or deleted.
         """
         manifest = read_manifest(self.place, period["archive"])
-        if manifest is not None and manifest.rows > period["rows"]:
+        if manifest is None:
+            return None
+        where, entries = f"the manifest {self.place.url}/{period['archive']}", self.ledger()
+        if not entries or manifest.chain != entries[-1].seal.chain:
+            raise AuditError(f"{where} is that of another log; give this one another `server` or `url`")
+        if period["state"] != "attached":
+            said = archive.named(entries, archive.ARCHIVES).get(manifest.name)
+            if said != archive.in_ledger(manifest):
+                raise AuditError(f"{where} is not the one that the ledger names; nothing was dropped")
+            return manifest
+        if manifest.rows > period["rows"]:
             raise AuditError(
                 f"its archive {self.place.url}/{manifest.file} has {manifest.rows} rows and the log {period['rows']}, "
-                "as after a restore: move the archive and its manifest away, or drop the partition by hand"
+                "as after a restore: verify which of them is right, and move the archive and its manifest away or drop "
+                "the partition"
             )
-        same = manifest is not None and manifest.rows == period["rows"]
-        return manifest if same or period["state"] != "attached" else None
+        if manifest.rows < period["rows"]:
+            return None
+        facts = _facts(period)
+        if {name: getattr(manifest, name) for name in facts} != facts:
+            raise AuditError(f"{where} does not describe what is in the log; move it and its file away")
+        return manifest
 
     def _check(self, manifest: Manifest) -> None:
         """Read an archive back.
@@ -203,12 +234,20 @@ class Archiving:
         """
         seals = check_file(self.place, manifest, archive.without_others(self.ledger(), manifest.name))
         if seals != manifest.seals:
-            raise AuditError(f"{self.place.url}/{manifest.file}: its rows are not of the seals that its manifest names")
+            raise AuditError(
+                f"{self.place.url}/{manifest.file}: its rows are not of the seals that its manifest names, as after a "
+                "resync; move it and its manifest away, and the next run archives the partition anew"
+            )
 
     def _export(self, periods: Sequence[dict[str, Any]]) -> list[Upload]:
         """Write the files of periods, a part of each at a time."""
+        taken = self.place.names() if periods else []
         with ExitStack() as files:
-            uploads = [Upload(files.enter_context(self._writing(period))) for period in periods]
+            uploads = []
+            for period in periods:
+                name = archive.file_name(period["archive"], taken, secrets.token_hex(4))
+                until = _moment(self._expires(period))
+                uploads.append(Upload(name, files.enter_context(self.place.writing(name, until, new=True))))
             while going := [pair for pair in zip(periods, uploads) if not pair[1].complete]:
                 asked = [{**_plain(period), "after": upload.after} for period, upload in going]
                 for (period, upload), part in zip(going, self.step("export", periods=asked, bytes=PART_BYTES)):
@@ -216,23 +255,19 @@ class Archiving:
                     self.say(_progress(period, upload))
         return uploads
 
-    def _writing(self, period: Period) -> AbstractContextManager[Any]:
-        return self.place.writing(period["archive"] + FILE_SUFFIX, _moment(self._expires(period)))
-
     def _finished(self, period: Period, upload: Upload) -> Manifest:
         """Read a file back and write its manifest."""
         entries, expires = self.ledger(), self._expires(period)
         manifest = Manifest(
             chain=entries[-1].seal.chain,
             name=period["archive"],
+            file=upload.name,
             size=upload.size,
             sha256=upload.sha256.hexdigest(),
             rows=upload.rows,
             seals=(),
-            categories=tuple(sorted({group["category"] or DEFAULT for group in period["groups"]})),
-            tables=_tables(period["groups"]),
             expires=expires and expires.isoformat(),
-            **{name: period[name] for name in ("first_day", "end_day", "first_id", "last_id", "first_at", "last_at")},
+            **_facts(period),
         )
         with self.copy(manifest) as copy:
             left = archive.without_others(entries, manifest.name)
@@ -241,8 +276,19 @@ class Archiving:
         write_manifest(self.place, manifest, _moment(expires))
         if read_manifest(self.place, manifest.name) != manifest:
             raise AuditError(f"the manifest {self.place.url}/{manifest.name}, read back, is not what was written")
+        self._clear(manifest)
         self.archived.append(manifest)
         return manifest
+
+    def _clear(self, manifest: Manifest) -> None:
+        """Delete what runs that were cut off have left, and the file that this one replaces."""
+        for name in self.place.names():
+            if archive.is_file_of(name, manifest.name) and name != manifest.file:
+                try:
+                    self.place.delete(name)
+                except AuditError as error:
+                    # A lock of the storage ends some day.
+                    self.say(str(error))
 
     def _drop(self, periods: Sequence[dict[str, Any]], archives: Mapping[str, Manifest]) -> None:
         """Sign that rows leave the log, then have them leave it."""
@@ -305,7 +351,8 @@ class Archiving:
         return True
 
     def _ages(self, period: Period) -> Ages:
-        return self.retention.of([group["category"] for group in period["groups"]])
+        categories = [group["category"] for group in period["groups"]]
+        return self.retention.of(categories, date.fromisoformat(period["end_day"]))
 
     def _expires(self, period: Period) -> date | None:
         age = self._ages(period).archive
@@ -315,6 +362,16 @@ class Archiving:
 def _plain(period: Period) -> dict[str, Any]:
     """Return what the host needs of a period that it has described."""
     return {name: period[name] for name in ("name", "first_day", "end_day", "state", "rows")}
+
+
+def _facts(period: Period) -> dict[str, Any]:
+    """Return what a manifest says of a period by the host's word."""
+    names = ("first_day", "end_day", "first_id", "last_id", "first_at", "last_at")
+    return {
+        "categories": tuple(sorted({group["category"] or DEFAULT for group in period["groups"]})),
+        "tables": _tables(period["groups"]),
+        **{name: period[name] for name in names},
+    }
 
 
 def _tables(groups: Sequence[Mapping[str, Any]]) -> dict[str, int]:

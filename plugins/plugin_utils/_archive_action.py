@@ -61,6 +61,7 @@ class StorageAction(SealAction):
             raise AuditError("url is missing: where archives go, a directory or a URL such as s3://bucket/audit")
         storage, options = self.option("storage", {}), self.option("storage_options", {})
         root = place_at(url, storage, options)
+        root.require()
         folder = "/".join([url.rstrip("/"), *(file_name(name) for name in self.log_names())])
         return place_at(folder, storage, options), root
 
@@ -97,15 +98,20 @@ class ArchiveAction(StorageAction):
 
     def _result(self, run: Archiving, expiry: Expiry, holds: Sequence[Hold]) -> dict[str, Any]:
         drop = bool(self.option("drop", False))
+        problems: list[str] = []
         periods = run.periods(holds)
         expiry.plan(holds)
-        if self._task.check_mode:
-            run.predict(periods, drop)
-            expiry.predict()
-        else:
-            run.vouchers.append(expiry.vouches)
-            run.run(periods, drop)
-            expiry.run()
+        run.vouchers.append(expiry.vouches)
+        try:
+            if self._task.check_mode:
+                run.predict(periods, drop)
+                expiry.predict()
+            else:
+                run.run(periods, drop)
+                expiry.run()
+        except AuditError as error:
+            # What was done by then has to be told, above all what was dropped.
+            problems.append(str(error))
         result = {
             "changed": bool(run.archived or run.due or run.dropped or run.statements or expiry.expired),
             "archived": [_described(manifest, run.place) for manifest in run.archived],
@@ -116,9 +122,11 @@ class ArchiveAction(StorageAction):
             "kept": [{"name": name, "reason": reason} for name, reason in {**run.kept, **run.problems}.items()],
             "statements": run.statements,
         }
-        if run.problems:
-            problems = "; ".join(f"{name}: {reason}" for name, reason in run.problems.items())
-            result.update(failed=True, msg=f"not archived or not dropped, the rest is done: {problems}")
+        problems += [f"{name}: {reason}" for name, reason in run.problems.items()]
+        if expiry.missing:
+            problems.append(f"archives that are not there, or not what the ledger says: {', '.join(expiry.missing)}")
+        if problems:
+            result.update(failed=True, msg=f"{'; '.join(problems)} (the rest is done)")
         return result
 
     def _sealing(self, key: SigningKey, ledger: Ledger | ObjectLedger) -> Sealing:

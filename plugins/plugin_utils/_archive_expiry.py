@@ -6,13 +6,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core import archive
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import MANIFEST_SUFFIX, Manifest
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import Manifest
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.hold import Hold
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import MANIFEST_SUFFIX
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import DEFAULT
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import ARCHIVE, Seal
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive import Archiving
@@ -35,6 +38,7 @@ class Expiry:
         self._run = run
         self._root = root
         self._held: list[Manifest] = []
+        self._sizes: dict[str, int] = {}
         self._signed = archive.named(run.ledger(), archive.ARCHIVES)
         self.over: list[Manifest] = []
         self.gone: list[Mapping[str, Any]] = []
@@ -44,34 +48,43 @@ class Expiry:
     def plan(self, holds: Sequence[Hold]) -> None:
         """Find what is to be deleted; what is held is noted as kept."""
         place = self._run.place
-        names = [name.removesuffix(MANIFEST_SUFFIX) for name in place.names() if name.endswith(MANIFEST_SUFFIX)]
+        self._sizes = place.sizes()
+        names = [name.removesuffix(MANIFEST_SUFFIX) for name in self._sizes if name.endswith(MANIFEST_SUFFIX)]
         manifests = [manifest for name in names if (manifest := read_manifest(place, name))]
-        self._find_gone({manifest.name: archive.in_ledger(manifest) for manifest in manifests})
+        self._find_gone(manifests)
         reasons = {
             manifest.name: "; ".join(hold.reason for hold in holds if hold.may_be_in(manifest.tables))
             for manifest in manifests
         }
-        self._held = [manifest for manifest in manifests if reasons[manifest.name]]
         over = [manifest for manifest in manifests if self._is_over(manifest)]
-        self.over = [manifest for manifest in over if manifest not in self._held]
-        held = [manifest.name for manifest in over if manifest in self._held]
+        self.over = [manifest for manifest in over if not reasons[manifest.name]]
+        self._held = [manifest for manifest in manifests if reasons[manifest.name] or self._is_kept_longer(manifest)]
+        held = [manifest.name for manifest in over if reasons[manifest.name]]
         self._run.kept.update((name, f"legal hold: {reasons[name]}") for name in held)
 
     def predict(self) -> None:
         """Note what run() would do."""
-        self.expired = [one["name"] for one in self._leaving()]
+        self.expired = [one["name"] for one in self._leaving() if one["name"] not in self._run.kept]
 
     def run(self) -> None:
         """Have the ledger say that archives are deleted, and delete them."""
         for manifest in self._held:
-            # A rule of the storage knows nothing of holds.
+            # A rule of the storage knows nothing of holds, nor of an age that has become another.
             for place, name in self._files(manifest):
-                place.keep(name)
+                with contextlib.suppress(FileNotFoundError):
+                    place.keep(name)
         self._run.attest(self._unsaid)
         for manifest in self.over:
+            self._delete(manifest)
+        self.predict()
+
+    def _delete(self, manifest: Manifest) -> None:
+        try:
             for place, name in self._files(manifest):
                 place.delete(name)
-        self.predict()
+        except AuditError as error:
+            # A lock of the storage that ends later.
+            self._run.kept[manifest.name] = str(error)
 
     def vouches(self, seal: Seal) -> bool:
         """Tell whether what a run that was cut off wanted to be signed is what this one wants."""
@@ -97,21 +110,39 @@ class Expiry:
         """Tell whether an archive's time is over. Of what is not signed for, the storage could say anything."""
         if self._signed.get(manifest.name) != archive.in_ledger(manifest):
             return False
-        categories = [None if name == DEFAULT else name for name in manifest.categories]
-        age = self._run.retention.of(categories).archive
-        over = age is not None and age.after(date.fromisoformat(manifest.end_day)) <= self._run.today
-        return over and manifest.name not in self._run.present
+        end = self._end(manifest)
+        return end is not None and end <= self._run.today and manifest.name not in self._run.present
 
-    def _find_gone(self, there: Mapping[str, Mapping[str, Any]]) -> None:
+    def _is_kept_longer(self, manifest: Manifest) -> bool:
+        """Tell whether an archive is to be kept for longer than it was when it was written."""
+        end = self._end(manifest)
+        return manifest.expires is not None and (end is None or end.isoformat() > manifest.expires)
+
+    def _end(self, manifest: Manifest) -> date | None:
+        """Return the day from which an archive is to be deleted, by the ages of today."""
+        end = date.fromisoformat(manifest.end_day)
+        categories = [None if name == DEFAULT else name for name in manifest.categories]
+        age = self._run.retention.of(categories, end).archive
+        return age.after(end) if age else None
+
+    def _find_gone(self, manifests: Sequence[Manifest]) -> None:
         """Find the archives that the ledger knows, and that are not there as it says.
 
-        :param there: what the manifests say, by name.
+        :raises AuditError: when none of them is, as in a directory that is not mounted.
         """
+        there = {manifest.name: manifest for manifest in manifests}
         today, expired = self._run.today.isoformat(), archive.named(self._run.ledger(), archive.EXPIRED)
-        for name, said in self._signed.items():
-            if there.get(name) == said or expired.get(name) == said or name in self._run.present:
+        known = {name: said for name, said in self._signed.items() if expired.get(name) != said}
+        if known and not self._sizes:
+            raise AuditError(
+                f"the ledger knows {len(known)} archives, and {self._run.place.url} has none: is it the right place, "
+                "and mounted? (With any file in it, it is taken for the right one that has lost them.)"
+            )
+        for name, said in known.items():
+            manifest = there.get(name)
+            if manifest and archive.in_ledger(manifest) == said and self._sizes.get(manifest.file) == manifest.size:
                 continue
-            if name not in there and said["expires"] and said["expires"] <= today:
+            if manifest is None and said["expires"] and said["expires"] <= today:
                 self.gone.append(said)
-            else:
+            elif name not in self._run.present:
                 self.missing.append(name)

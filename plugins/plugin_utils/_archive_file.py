@@ -15,9 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import IO, Any
 
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import MANIFEST_SUFFIX, Manifest
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import Manifest
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import ArchiveCheck, split
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import (
+    MANIFEST_SUFFIX,
+    ArchiveCheck,
+    split,
+)
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import Entry, ranges
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import CHUNK, Place
 
@@ -25,11 +29,13 @@ from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place impor
 class Upload:
     """A file in the making.
 
+    :ivar name: that it will have.
     :ivar sha256: of what was written.
     :ivar after: the last id in it.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        self.name = name
         self._file = file
         self.sha256 = hashlib.sha256()
         self.size = self.rows = 0
@@ -115,6 +121,8 @@ def check_file(
     if hashed.sha256.hexdigest() != of.sha256:
         raise AuditError(f"{where}, read back, is not what was written: its SHA-256 is {hashed.sha256.hexdigest()}")
     check.finish(of.first_day, _day_before(of.end_day))
+    if (check.last_day or "") >= of.end_day:
+        raise AuditError(f"{where} has rows of {check.last_day}, and its period ends before {of.end_day}")
     if check.problems:
         more = f" (and {len(check.problems) - 1} more)" if len(check.problems) > 1 else ""
         raise AuditError(f"{where} is not what was sealed: {check.problems[0].detail}{more}")

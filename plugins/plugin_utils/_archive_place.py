@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import posixpath
 import re
@@ -45,17 +46,26 @@ class Place(Protocol):
     #: What messages call it.
     url: str
 
-    def writing(self, name: str, until: datetime | None) -> contextlib.AbstractContextManager[IO[bytes]]:
+    def writing(
+        self, name: str, until: datetime | None, new: bool = False
+    ) -> contextlib.AbstractContextManager[IO[bytes]]:
         """Make a file, which is there when the block ends without an error; one of the name that was there is gone.
 
         :param until: before which nobody may delete it, where the storage can see to that.
+        :param new: whether one of the name that is there by then is an error, and stays.
         """
 
     def reading(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
         """Open a file; FileNotFoundError when there is none."""
 
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of its files, by their names."""
+
     def names(self) -> list[str]:
         """Return the names of its files."""
+
+    def require(self) -> None:
+        """Refuse a place that cannot be meant, such as a directory that is not mounted."""
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there, and whatever the storage has kept of its past.
@@ -134,7 +144,7 @@ class Directory:
         self.url = path
 
     @contextlib.contextmanager
-    def writing(self, name: str, until: datetime | None) -> Iterator[IO[bytes]]:
+    def writing(self, name: str, until: datetime | None, new: bool = False) -> Iterator[IO[bytes]]:
         del until
         with self._explained():
             os.makedirs(self.url, mode=DIRECTORY_MODE, exist_ok=True)
@@ -144,7 +154,7 @@ class Directory:
                     yield file
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(temporary, os.path.join(self.url, name))
+                self._publish(temporary, name, new)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
@@ -156,10 +166,30 @@ class Directory:
         with open(os.path.join(self.url, name), "rb") as file:
             yield file
 
-    def names(self) -> list[str]:
+    def _publish(self, temporary: str, name: str, new: bool) -> None:
+        path = os.path.join(self.url, name)
+        if new:
+            # Not every file system that can be mounted has links.
+            with contextlib.suppress(PermissionError, NotImplementedError):
+                os.link(temporary, path)
+                os.unlink(temporary)
+                return
+            if os.path.exists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        os.replace(temporary, path)
+
+    def sizes(self) -> dict[str, int]:
         with contextlib.suppress(FileNotFoundError), self._explained():
-            return sorted(name for name in os.listdir(self.url) if not name.startswith("."))
-        return []
+            found = sorted(os.scandir(self.url), key=lambda entry: entry.name)
+            return {entry.name: entry.stat().st_size for entry in found if not entry.name.startswith(".")}
+        return {}
+
+    def names(self) -> list[str]:
+        return list(self.sizes())
+
+    def require(self) -> None:
+        if not os.path.isdir(self.url):
+            raise AuditError(f"url: the directory {self.url} does not exist; create it, or is it not mounted?")
 
     def delete(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError), self._explained():
@@ -220,9 +250,10 @@ class Objects:
             ) from None
 
     @contextlib.contextmanager
-    def writing(self, name: str, until: datetime | None) -> Iterator[IO[bytes]]:
+    def writing(self, name: str, until: datetime | None, new: bool = False) -> Iterator[IO[bytes]]:
         with self._explained(missing=False):
-            file = self._fs.open(self._path(name), "wb", block_size=CHUNK, **self._prepared(until))
+            mode = "xb" if new else "wb"
+            file = self._fs.open(self._path(name), mode, block_size=CHUNK, **self._prepared(until))
         try:
             yield cast(IO[bytes], _Watched(file, lambda: self._explained(missing=False)))
             with self._explained(missing=False):
@@ -249,13 +280,20 @@ class Objects:
         with file:
             yield cast(IO[bytes], _Watched(file, self._explained))
 
-    def names(self) -> list[str]:
+    def sizes(self) -> dict[str, int]:
         with contextlib.suppress(FileNotFoundError), self._explained():
-            found = self._fs.ls(self._root, detail=True)
+            found = {one["name"]: one["size"] for one in self._fs.ls(self._root, detail=True) if one["type"] == "file"}
             # Some libraries also list what is in a folder whose name only begins like this one's.
-            paths = [one["name"] for one in found if one["type"] == "file"]
-            return sorted(posixpath.basename(path) for path in paths if posixpath.dirname(path) == self._root)
-        return []
+            here = sorted(path for path in found if posixpath.dirname(path) == self._root)
+            return {posixpath.basename(path): found[path] for path in here}
+        return {}
+
+    def names(self) -> list[str]:
+        return list(self.sizes())
+
+    def require(self) -> None:
+        # What is wrong with a bucket, the first call says.
+        pass
 
     def delete(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError), self._explained():

@@ -19,6 +19,9 @@ TAG = "dbfleet-audit-keep-days"
 #: Numbers of days are multiples of it: a bucket has room for 1000 rules, and each number has one.
 STEP_DAYS = 30
 
+#: Days that a versioned bucket keeps of a file that has expired, or that somebody has deleted.
+NONCURRENT_DAYS = 30
+
 _REFUSED = (
     *("AccessDenied", "AllAccessDisabled", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"),
     *("InvalidToken", "TokenRefreshRequired", "InvalidSecurity", "NoCredentialsError", "PartialCredentialsError"),
@@ -174,7 +177,7 @@ def rule(days: int) -> dict[str, Any]:
         "Filter": {"Tag": {"Key": TAG, "Value": str(days)}},
         "Expiration": {"Days": days},
         # What a versioned bucket keeps of a file that has expired.
-        "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": NONCURRENT_DAYS},
     }
 
 

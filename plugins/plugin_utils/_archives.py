@@ -69,9 +69,6 @@ def archive_lines(
             said = _due(result) if predicted else _done(result)
             lines.append(where + ", ".join([*said, f"{result['seconds']:.1f} s"]))
             lines += [f"  kept {kept['name']}: {kept['reason']}" for kept in result["kept"]]
-            lines += [
-                f"  missing: the archive {gone} is not there, or not what the ledger says" for gone in result["missing"]
-            ]
     return lines
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from ansible_collections.dbfleet.audit.plugins.module_utils._core import archive
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import Manifest
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import MANIFEST_SUFFIX
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_action import KnownLedger, StorageAction
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_file import check_file, lines_of, read_manifest
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import Place
@@ -41,6 +42,9 @@ class RestoreAction(StorageAction):
         if self.step("look", **of):
             return {"changed": False, **result}
         entries = KnownLedger(ledger_at(self.option("ledger")), keys).entries()
+        said = archive.named(entries, archive.ARCHIVES).get(name)
+        if said and said != archive.in_ledger(manifest):
+            raise AuditError(f"the manifest of {name} in {folder.url} is not the one that the ledger names")
         check_file(folder, manifest, archive.without_others(entries, name))
         if not self._task.check_mode:
             self.step("begin", **of)
@@ -73,5 +77,5 @@ def _parts(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
 
 
 def _names(folder: Place) -> str:
-    suffix = archive.MANIFEST_SUFFIX
+    suffix = MANIFEST_SUFFIX
     return ", ".join(name.removesuffix(suffix) for name in folder.names() if name.endswith(suffix)) or "none"

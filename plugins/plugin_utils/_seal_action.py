@@ -67,7 +67,8 @@ class SealAction(ActionBase):
             self.arguments = self._typed(self._task.args)
             result.update(self.work())
         except StepError as error:
-            result.update(error.result)
+            # With what the host was sent, rows among it.
+            result.update({name: value for name, value in error.result.items() if name != "invocation"})
         except (AuditError, OSError) as error:
             result.update(failed=True, msg=str(error))
         finally:

@@ -149,7 +149,8 @@ class Sealing:
     def _add(self, answer: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
         """Have the host make a seal that holds no rows, unless a run that was cut off has made it."""
         self._asked.append(entry)
-        made = any(fields["kind"] == entry["kind"] for fields in answer["pending"])
+        wanted = (entry["kind"], entry["attested"])
+        made = any((fields["kind"], fields["attested"]) == wanted for fields in answer["pending"])
         signed = self._sign(answer)
         return self._step(signed=signed) if made else self._step(signed=signed, entry=entry)
 

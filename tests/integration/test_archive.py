@@ -204,10 +204,32 @@ def test_an_archive_whose_time_is_over_is_deleted_and_the_ledger_says_so(log: Da
 
 def test_an_archive_that_is_gone_before_its_time_is_named(log: Database, archiver: Archiver) -> None:
     add_old(log, 5)
+    add_old(log, 4)
     archiver.run()
-    for name in archiver.files():
-        (archiver.place / name).unlink()
-    assert archiver.run()["missing"] == [period(5)]
+    path = archiver.place / f"{period(5)}.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-1])
+    for _time in range(2):
+        done = archiver.run()
+        assert (done["missing"], done["failed"]) == ([period(5)], True)
+        assert done["msg"].startswith(f"archives that are not there, or not what the ledger says: {period(5)}")
+        path.unlink(missing_ok=True)
+
+
+def test_a_directory_that_is_not_mounted_is_not_filled(log: Database, archiver: Archiver) -> None:
+    add_old(log, 5)
+    archiver.url.rmdir()
+    assert f"the directory {archiver.url} does not exist; create it, or is it not mounted?" in refusal(archiver)
+    archiver.url.mkdir()
+    archiver.run()
+    mounted = archiver.url.rename(archiver.url.with_name("elsewhere"))
+    archiver.url.mkdir()
+    before = partitions(log)
+    over = {"default": {"archive": "4mo"}}
+    assert "the ledger knows 1 archives, and " in refusal(archiver, older_than="2mo", retention=over)
+    assert partitions(log) == before
+    archiver.url.rmdir()
+    mounted.rename(archiver.url)
+    assert archiver.run(older_than="2mo", retention=over)["expired"] == [period(5)]
 
 
 def test_a_file_that_was_changed_keeps_its_partition_in_the_log(log: Database, archiver: Archiver) -> None:
@@ -284,6 +306,7 @@ def test_an_archive_that_has_more_rows_than_the_log_is_not_written_over(log: Dat
         {"end_day": "1999-01-01"},
         {"categories": ["financial"]},
         {"tables": {}},
+        {"file": "../../../shop.jsonl.gz"},
     ],
 )
 def test_a_manifest_that_somebody_has_changed_has_nothing_deleted(
@@ -294,12 +317,12 @@ def test_a_manifest_that_somebody_has_changed_has_nothing_deleted(
     path = archiver.place / f"{period(5)}.manifest.json"
     path.write_text(json.dumps({**archiver.manifest(period(5)), **change}))
     over = {"financial": "1d", "default": {"archive": "7y"}}
-    if "name" in change or "copies" in change:
+    if set(change) & {"name", "copies", "file"}:
         assert "is the manifest of something else" in refusal(archiver, retention=over, older_than="1d")
     else:
         done = archiver.run(retention=over, older_than="1d")
         assert (done["expired"], done["missing"]) == ([], [period(5)])
-    assert len(archiver.archived(period(5))) == 5
+    assert (archiver.place / f"{period(5)}.jsonl.gz").exists()
 
 
 def test_a_row_that_is_in_no_seal_is_not_archived(log: Database, archiver: Archiver) -> None:
@@ -318,6 +341,76 @@ def test_a_row_that_is_in_no_seal_is_not_archived(log: Database, archiver: Archi
     assert period(5) in partitions(log)
     archiver.meanwhile = None
     assert archiver.run()["dropped"] == [period(5)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"first_day": "2010-01-01", "end_day": "2010-01-02"}, "does not describe what is in the log"),
+        ({"categories": ["pci"]}, "does not describe what is in the log"),
+        ({"tables": {}}, "does not describe what is in the log"),
+        ({"chain": "d8f6a1de-4242-4242-4242-424242424242"}, "is that of another log"),
+        ({"seals": [[1, 1], [7, 9]]}, "its rows are not of the seals that its manifest names"),
+    ],
+)
+def test_nothing_is_dropped_by_a_manifest_that_somebody_has_changed(
+    log: Database, archiver: Archiver, change: dict[str, t.Any], said: str
+) -> None:
+    add_old(log, 5)
+    archiver.run(drop=False)
+    path = archiver.place / f"{period(5)}.manifest.json"
+    path.write_text(json.dumps({**archiver.manifest(period(5)), **change}))
+    assert said in refusal(archiver)
+    assert period(5) in partitions(log)
+
+
+def test_a_file_is_not_replaced_before_the_other_is_proven(log: Database, archiver: Archiver) -> None:
+    add_old(log, 5)
+    archiver.run(drop=False)
+    before = archiver.archived(period(5))
+    # A superuser takes one row away and puts two others in.
+    connection = log.connect()
+    with connection.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")
+        cursor.execute(f"ALTER TABLE audit.{period(5)} DISABLE TRIGGER USER")
+        cursor.execute(f"DELETE FROM audit.{period(5)} WHERE record_id = '5'")
+    add_old(log, 5, 2)
+    assert "is not what was sealed: seal " in refusal(archiver)
+    assert archiver.archived(period(5)) == before
+    assert archiver.manifest(period(5))["rows"] == 5
+
+
+def test_a_file_of_the_name_that_somebody_has_put_there_stays_until_there_is_a_good_one(
+    log: Database, archiver: Archiver
+) -> None:
+    add_old(log, 5)
+    archiver.place.mkdir(parents=True)
+    (archiver.place / f"{period(5)}.jsonl.gz").write_text("something")
+    archiver.run()
+    (name,) = [name for name in archiver.files() if name.endswith(".gz")]
+    assert (name, archiver.manifest(period(5))["file"]) == (name, name) != (f"{period(5)}.jsonl.gz",) * 2
+    assert len(archiver.archived(period(5))) == 5
+    assert not archiver.run()["changed"]
+
+
+def test_rows_of_a_later_day_than_the_partition_says_do_not_leave(log: Database, archiver: Archiver) -> None:
+    add_old(log, 3)
+    # Rows of a month that is kept, in what is said to be one that is over.
+    name = f"audit.{period(3)}"
+    log.execute(f"ALTER TABLE audit.audit_log_data DETACH PARTITION {name}")
+    log.execute(f"ALTER TABLE audit.audit_log_data DETACH PARTITION audit.{period(5)}")
+    log.execute(f"DROP TABLE audit.{period(5)}")
+    log.execute(f"ALTER TABLE {name} RENAME TO {period(5)}")
+    bounds = f"(changed_at >= '{months_ago(5)} 00:00+00' AND changed_at < '{months_ago(4)} 00:00+00')"
+    log.execute(f"ALTER TABLE audit.{period(5)} ADD CONSTRAINT lie CHECK {bounds} NOT VALID")
+    log.execute("UPDATE pg_constraint SET convalidated = true WHERE conname = 'lie'")
+    log.execute(
+        f"ALTER TABLE audit.audit_log_data ATTACH PARTITION audit.{period(5)} "
+        f"FOR VALUES FROM ('{months_ago(5)}') TO ('{months_ago(4)}')"
+    )
+    said = refusal(archiver)
+    assert "and its period ends before" in said or "is not what was sealed" in said
+    assert period(5) in partitions(log)
 
 
 @pytest.mark.parametrize("step", ["before", "seal"])

@@ -18,7 +18,7 @@ from databases import Database, fetch
 from killing import After, AtCall, AtStep, FullDisk, Instead, killed, start
 from local_postgresql import LocalPostgresql
 
-from ansible_collections.dbfleet.audit.plugins.module_utils._core import archive
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import MANIFEST_SUFFIX
 from ansible_collections.dbfleet.audit.plugins.plugin_utils import _ledger
 
 MONTHS = 60
@@ -51,7 +51,7 @@ def in_database(log: Database) -> set[int]:
 
 def in_archives(archiver: Archiver) -> set[int]:
     """Return the ids in archives that have a manifest."""
-    whole = [name.split(".")[0] for name in archiver.files() if name.endswith(archive.MANIFEST_SUFFIX)]
+    whole = [name.split(".")[0] for name in archiver.files() if name.endswith(MANIFEST_SUFFIX)]
     return {row["id"] for name in whole for row in archiver.archived(name)}
 
 

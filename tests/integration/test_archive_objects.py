@@ -166,7 +166,7 @@ def test_a_lifecycle_rule_deletes_by_tag_and_other_rules_remain(s3: S3Server) ->
         "Status": "Enabled",
         "Filter": {"Tag": {"Key": "dbfleet-audit-keep-days", "Value": "420"}},
         "Expiration": {"Days": 420},
-        "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
     }
     archive("b", LATER)
     assert rules() == made

@@ -33,6 +33,7 @@ def archived(log: Database, key: KeyPair, **variables: t.Any) -> dict[str, t.Any
     """Return an inventory whose one host is archived; ledgers and archives go beside the key."""
     hosts = inventory(log.server, [log])
     place = pathlib.Path(key.private).parent
+    (place / "archive").mkdir(exist_ok=True)
     given = {"url": str(place / "archive"), "older_than": "3mo", "drop": True, **variables}
     hosts["postgresql"]["vars"] = {
         "audit_seal_signing_key": key.private,
@@ -52,7 +53,7 @@ def test_archive_says_in_a_line_what_it_did_and_the_ledger_verifies_it_without_a
     assert lines(predicted)[0].startswith(
         f"{HOST} {log.name}: 2 partitions to archive, 3 to drop, 0 archives to delete, "
     )
-    assert not (tmp_path / "archive").exists()
+    assert list((tmp_path / "archive").iterdir()) == []
     done = play("archive", hosts)
     (line,) = lines(done)
     assert line.startswith(
@@ -86,11 +87,10 @@ def test_what_is_held_is_said_below_the_line(log: Database, key: KeyPair) -> Non
     assert period(4) in partitions(log)
 
 
-def test_a_database_that_cannot_be_archived_fails_the_run(log: Database, key: KeyPair, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "archive").write_text("a file")
-    done = play("archive", archived(log, key), check=False)
+def test_a_database_that_cannot_be_archived_fails_the_run(log: Database, key: KeyPair) -> None:
+    done = play("archive", archived(log, key, url="/mnt/nothing"), check=False)
     assert done.rc == 2
-    assert lines(done)[0].startswith(f"FAILED {HOST} {log.name}: the archive {tmp_path}/archive/{HOST}/{log.name} on ")
+    assert lines(done)[0].startswith(f"FAILED {HOST} {log.name}: url: the directory /mnt/nothing does not exist; ")
     assert period(5) in partitions(log)
 
 

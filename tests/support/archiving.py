@@ -18,6 +18,8 @@ from databases import Database
 from local_postgresql import LocalPostgresql
 from sealing import Sealer
 
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import MANIFEST_SUFFIX
+
 SERVER = "pg3"
 
 #: Of the retention of rows by the policy that they are of.
@@ -107,6 +109,7 @@ class Archiver(Sealer):
     def _begin(self, login: t.Mapping[str, t.Any], directory: pathlib.Path, name: str) -> None:
         super().__init__(login, directory, policies=POLICIES)
         self.url = directory / "archive"
+        self.url.mkdir()
         self.place = self.url / SERVER / name
 
     def run(self, **options: t.Any) -> dict[str, t.Any]:
@@ -145,12 +148,13 @@ class Archiver(Sealer):
 
     def archived(self, name: str) -> list[dict[str, t.Any]]:
         """Return the rows of an archive."""
-        with gzip.open(self.place / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:
+        with gzip.open(self.place / self.manifest(name)["file"], "rt", encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
     def ids(self) -> set[int]:
         """Return the ids that are in archives, each of them once."""
-        found = [row["id"] for name in self.files() if name.endswith(".gz") for row in self.archived(name[:-9])]
+        names = [name.removesuffix(MANIFEST_SUFFIX) for name in self.files() if name.endswith(MANIFEST_SUFFIX)]
+        found = [row["id"] for name in names for row in self.archived(name)]
         assert len(found) == len(set(found))
         return set(found)
 

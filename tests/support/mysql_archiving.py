@@ -123,6 +123,7 @@ class MysqlArchiver(Archiver):
         Sealer.__init__(self, log.login, directory, "mysql", policies=policies(log))
         self.log = log
         self.url = directory / "archive"
+        self.url.mkdir()
         self.place = self.url / SERVER / "audit"
 
     def before(self, step: str, act: t.Callable[[], None]) -> None:

@@ -46,6 +46,7 @@ def manifest(name: str = "audit_log_2026_04_27", expires: str | None = None) -> 
     return Manifest(
         chain="c",
         name=name,
+        file=f"{name}.jsonl.gz",
         first_day="2026-04-27",
         end_day="2026-05-04",
         size=1,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,8 +19,6 @@ from .seal import ARCHIVE, ROWS, Entry, Seal, within
 
 #: Raised when a manifest means something else than before.
 FORMAT = 1
-
-MANIFEST_SUFFIX = ".manifest.json"
 
 #: Where copies are, below the URL of all archives.
 _COPY = re.compile(r"host=[^/]+/db=[^/]+/month=\d{4}-\d\d/\w+\.parquet")
@@ -32,6 +30,7 @@ class Manifest:
 
     :ivar chain: the log's own identifier, as in its seals.
     :ivar name: the archive's name, `audit_log_2026_01`: that of its files without what follows the dot.
+    :ivar file: the name of its file.
     :ivar first_day: YYYY-MM-DD, the first day (UTC) of the period.
     :ivar end_day: the first day after it.
     :ivar size: bytes of the file, compressed.
@@ -46,6 +45,7 @@ class Manifest:
 
     chain: str
     name: str
+    file: str
     first_day: str
     end_day: str
     size: int
@@ -86,21 +86,31 @@ class Manifest:
             texts = {name: tuple(fields.pop(name)) for name in ("categories", "copies")}
             manifest = cls(seals=pairs, **texts, **fields)
             # Whoever can write to the storage must not have files deleted elsewhere by it.
-            if not (manifest.name == name and all(_COPY.fullmatch(path) for path in manifest.copies)):
+            ours = manifest.name == name and is_file_of(manifest.file, name)
+            if not (ours and all(_COPY.fullmatch(path) for path in manifest.copies)):
                 raise AuditError(f"{where} is the manifest of something else: {manifest.name}, {manifest.copies}")
             return manifest
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AuditError(f"{where} is not the manifest of an archive: {error!r}") from None
 
-    @property
-    def file(self) -> str:
-        """The name of the file."""
-        return self.name + FILE_SUFFIX
-
 
 #: What the ledger says of archives: that their rows are about to leave the log; that they are about to be deleted, for
 #: their time is over.
 ARCHIVES, EXPIRED = "archives", "expired"
+
+
+def file_name(name: str, taken: Collection[str], token: str) -> str:
+    """Return the name for the file of an archive: no file is ever written over one that is there.
+
+    :param token: 8 hex digits, used where the name that it should have is taken.
+    """
+    plain = name + FILE_SUFFIX
+    return f"{name}.{token}{FILE_SUFFIX}" if plain in taken else plain
+
+
+def is_file_of(file: str, name: str) -> bool:
+    """Tell whether a file is, or was, that of the archive of a name."""
+    return re.fullmatch(re.escape(name) + r"(\.[0-9a-f]{8})?" + re.escape(FILE_SUFFIX), file) is not None
 
 
 def in_ledger(manifest: Manifest) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import Any, Callable, Protocol
 
 from .errors import AuditError
@@ -123,14 +124,15 @@ def _own(module: AuditModule, stores: Stores) -> Iterator[ArchiveStore]:
 
 
 def _periods(step: Mapping[str, Any], store: ArchiveStore) -> dict[str, Any]:
-    """Answer with all periods, those that have ended by a day with what is in them, and whether all is `tidy`."""
+    """Answer with all periods, those that have ended by a day with what is in them; whether all is `tidy`; today."""
     holds = [Hold.parse(given, "hold") for given in step["holds"]]
     found = store.periods()
     for period in found:
         if (period["end_day"] or "") <= step["before"]:
             period.update(store.contents(period))
             period["holds"] = [hold.reason for hold in holds if _is_held(store, period, hold)]
-    return {"periods": found, "tidy": not store.tidy_statements([])}
+    today = datetime.now(timezone.utc).date().isoformat()
+    return {"periods": found, "tidy": not store.tidy_statements([]), "today": today}
 
 
 def _is_held(store: ArchiveStore, period: Mapping[str, Any], hold: Hold) -> bool:

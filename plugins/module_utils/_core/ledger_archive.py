@@ -13,6 +13,7 @@ from __future__ import annotations
 import bisect
 import gzip
 import hashlib
+import json
 import os
 import re
 import zlib
@@ -24,8 +25,9 @@ from .errors import AuditError
 from .seal import ROWS, Entry, Seal, in_words, ranges, within
 from .verification import Problem
 
-#: What the name of an archive ends with.
+#: What the names of an archive's file and of its manifest end with.
 FILE_SUFFIX = ".jsonl.gz"
+MANIFEST_SUFFIX = ".manifest.json"
 
 #: Ids that a problem names.
 NAMED = 20
@@ -141,6 +143,11 @@ class ArchiveCheck:
         """The numbers of the seals of rows that came, or had to come."""
         return sorted(self._blocks)
 
+    @property
+    def last_day(self) -> str | None:
+        """The last day of rows that came, or had to come."""
+        return max((block.seal.period or "" for block in self._blocks.values()), default=None)
+
     def finish(self, first_day: str | None, last_day: str | None) -> None:
         """Compare what came with what there must be: all rows of the days that the archives speak of.
 
@@ -222,7 +229,7 @@ def verify(
 
 
 def files_of(paths: Iterable[str]) -> Iterator[str]:
-    """Give the archives of paths; of a directory, those in it by their names, which is by time.
+    """Give the archives of paths; of a directory, those that its manifests name, by time.
 
     :raises AuditError: when a directory has none.
     """
@@ -230,10 +237,19 @@ def files_of(paths: Iterable[str]) -> Iterator[str]:
         if not os.path.isdir(path):
             yield path
             continue
-        names = sorted(name for name in os.listdir(path) if name.endswith(FILE_SUFFIX) and not name.startswith("."))
+        listed = sorted(name for name in os.listdir(path) if not name.startswith("."))
+        names = [_file_of(os.path.join(path, name)) for name in listed if name.endswith(MANIFEST_SUFFIX)]
         if not names:
-            raise AuditError(f"{path} has no archive in it, no file that ends with {FILE_SUFFIX}")
-        yield from (os.path.join(path, name) for name in names)
+            raise AuditError(f"{path} has no archive in it, no file that ends with {MANIFEST_SUFFIX}")
+        yield from (os.path.join(path, os.path.basename(name)) for name in names)
+
+
+def _file_of(manifest: str) -> str:
+    try:
+        with open(manifest, encoding="utf-8") as file:
+            return str(json.load(file)["file"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AuditError(f"{manifest} is not the manifest of an archive: {error!r}") from None
 
 
 def lines_of(path: str) -> Iterator[bytes]:

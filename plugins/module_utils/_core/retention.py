@@ -19,6 +19,8 @@ from .errors import AuditError
 DEFAULT = "default"
 
 _AGE = re.compile(r"([1-9]\d{0,4})(d|w|mo|y)")
+_LONGEST_YEARS = 200
+_A_YEAR = {"d": 365, "w": 52, "mo": 12, "y": 1}
 _DAYS = {"d": 1, "w": 7}
 _MONTHS = {"mo": 1, "y": 12}
 
@@ -45,7 +47,10 @@ class Age:
             raise AuditError(
                 f"{option} is {text!r}, which is no age: give days, weeks, months or years as 90d, 26w, 13mo, 7y"
             )
-        return cls(str(text), int(found[1]), found[2])
+        age = cls(str(text), int(found[1]), found[2])
+        if age.number / _A_YEAR[age.unit] > _LONGEST_YEARS:
+            raise AuditError(f"{option} is {text!r}, which is longer than {_LONGEST_YEARS} years")
+        return age
 
     def after(self, day: date) -> date:
         """Return the day that comes so much later; the last of a month that has not as many days."""
@@ -95,17 +100,16 @@ class Retention:
         """Return all ages in the database: a period that none of them has passed need not be looked at."""
         return [ages.database for ages in (self._usual, *self._ages.values())]
 
-    def of(self, categories: Iterable[str | None]) -> Ages:
+    def of(self, categories: Iterable[str | None], end: date = _REFERENCE) -> Ages:
         """Return the ages of rows that lie together: the longest of each counts for all of them.
 
+        :param end: from which they are counted, for a month may be longer or shorter than 30 days.
         :raises AuditError: when a category has no age although others have.
         """
         found = [self._of(category) for category in categories] or [self._usual]
-        longest = found[0]
-        for ages in found[1:]:
-            database = max(longest.database, ages.database)
-            longest = Ages(database, _longest(longest.archive, ages.archive))
-        return longest
+        database = max((ages.database for ages in found), key=lambda age: age.after(end))
+        kept = [ages.archive for ages in found if ages.archive]
+        return Ages(database, max(kept, key=lambda age: age.after(end)) if len(kept) == len(found) else None)
 
     def _of(self, category: str | None) -> Ages:
         if category is None or not self._ages:
@@ -133,9 +137,3 @@ def _ages(given: Any, usual: Age, what: str) -> Ages:
             "archive is counted from the same day as database, and cannot be shorter"
         )
     return Ages(database, kept)
-
-
-def _longest(one: Age | None, other: Age | None) -> Age | None:
-    if one is None or other is None:
-        return None
-    return max(one, other)
