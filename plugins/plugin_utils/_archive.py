@@ -23,19 +23,12 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive_step import PART_BYTES
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.hold import Hold
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import DEFAULT, Ages, Retention
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import Ages, Retention
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import ARCHIVE, Entry, Seal
-from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_file import (
-    Upload,
-    check_file,
-    read_manifest,
-    write_manifest,
-)
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_file import Upload, read_manifest, write_manifest
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_known import Archives, Period, facts
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import Place
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._sealing import Sealing
-
-#: A partition, as the host describes it.
-Period = Mapping[str, Any]
 
 #: Asks the host for a step by name.
 Step = Callable[..., Any]
@@ -66,6 +59,7 @@ class Archiving:
         self.sealing = sealing
         self.ledger = ledger
         self.place = place
+        self.archives = Archives(place, ledger)
         self.retention = retention
         self.say = say
         self.parallel = 2
@@ -81,7 +75,7 @@ class Archiving:
         #: Others who may know of what is to be signed that it is right.
         self.vouchers: list[Callable[[Seal], bool]] = []
         self._tidy = True
-        self._due: dict[str, dict[str, Any]] = {}
+        self._due: list[dict[str, Any]] = []
 
     def periods(self, holds: Sequence[Hold]) -> list[dict[str, Any]]:
         """Return the partitions whose time in the log is over, by time."""
@@ -92,7 +86,7 @@ class Archiving:
         self.present = [period["archive"] for period in answer["periods"]]
         with_days = [period for period in answer["periods"] if "groups" in period and self._find_days(period)]
         due = [period for period in with_days if _end(period, self._ages(period).database) <= self.today]
-        self._due = {period["archive"]: period for period in due}
+        self._due = due
         self.kept.update(
             (period["name"], f"legal hold: {'; '.join(period['holds'])}") for period in due if period["holds"]
         )
@@ -134,7 +128,7 @@ class Archiving:
         """Note what run() would do, from what is there now."""
         for period in periods:
             with self._noted(period):
-                if period["rows"] and self._manifest_of(period) is None:
+                if period["rows"] and self.archives.of(period) is None:
                     self.due.append(period["name"])
         if drop:
             self._release(self._going(periods), tidy=True)
@@ -159,16 +153,7 @@ class Archiving:
 
     def _vouches(self, seal: Seal) -> bool:
         """Tell whether what a run that was cut off wanted to be signed is so."""
-        if any(vouches(seal) for vouches in self.vouchers):
-            return True
-        said = seal.attested.get(archive.ARCHIVES, ()) if seal.kind == ARCHIVE else ()
-        periods = [self._due[one["name"]] for one in said if one["name"] in self._due]
-        manifests = [manifest for period in periods if (manifest := self._manifest_of(period))]
-        if not manifests or seal.attested != archive.attested(manifests):
-            return False
-        for manifest in manifests:
-            self._check(manifest)
-        return True
+        return any(vouches(seal) for vouches in self.vouchers) or self.archives.vouch(seal, self._due)
 
     def _archive(self, periods: Sequence[dict[str, Any]]) -> dict[str, Manifest]:
         """Have an archive of each period that is what the ledger says; return their manifests by the period's name."""
@@ -176,11 +161,11 @@ class Archiving:
         missing = []
         for period in periods:
             with self._noted(period):
-                manifest = self._manifest_of(period)
+                manifest = self.archives.of(period)
                 if manifest is None:
                     missing.append(period)
                     continue
-                self._check(manifest)
+                self.archives.check(manifest)
                 archives[period["name"]] = manifest
         for period, upload in zip(missing, self._export(missing)):
             with self._noted(period):
@@ -194,50 +179,6 @@ class Archiving:
             yield
         except AuditError as error:
             self.problems[period["name"]] = str(error)
-
-    def _manifest_of(self, period: Period) -> Manifest | None:
-        """Return the manifest of a period's archive; None where there is none, or one of fewer rows than there are.
-
-        What a run has detached was archived before. Should rows have come late, the release attaches it again.
-
-        :raises AuditError: when there is another one than this run could have written: whoever can write to the storage
-            could have anything dropped by it, or deleted.
-        """
-        manifest = read_manifest(self.place, period["archive"])
-        if manifest is None:
-            return None
-        where, entries = f"the manifest {self.place.url}/{period['archive']}", self.ledger()
-        if not entries or manifest.chain != entries[-1].seal.chain:
-            raise AuditError(f"{where} is that of another log; give this one another `server` or `url`")
-        if period["state"] != "attached":
-            said = archive.named(entries, archive.ARCHIVES).get(manifest.name)
-            if said != archive.in_ledger(manifest):
-                raise AuditError(f"{where} is not the one that the ledger names; nothing was dropped")
-            return manifest
-        if manifest.rows > period["rows"]:
-            raise AuditError(
-                f"its archive {self.place.url}/{manifest.file} has {manifest.rows} rows and the log {period['rows']}, "
-                "as after a restore: verify which of them is right, and move the archive and its manifest away or drop "
-                "the partition"
-            )
-        if manifest.rows < period["rows"]:
-            return None
-        facts = _facts(period)
-        if {name: getattr(manifest, name) for name in facts} != facts:
-            raise AuditError(f"{where} does not describe what is in the log; move it and its file away")
-        return manifest
-
-    def _check(self, manifest: Manifest) -> None:
-        """Read an archive back.
-
-        :raises AuditError: when it is not what the ledger and its manifest say.
-        """
-        seals = check_file(self.place, manifest, archive.without_others(self.ledger(), manifest.name))
-        if seals != manifest.seals:
-            raise AuditError(
-                f"{self.place.url}/{manifest.file}: its rows are not of the seals that its manifest names, as after a "
-                "resync; move it and its manifest away, and the next run archives the partition anew"
-            )
 
     def _export(self, periods: Sequence[dict[str, Any]]) -> list[Upload]:
         """Write the files of periods, a part of each at a time."""
@@ -257,9 +198,9 @@ class Archiving:
 
     def _finished(self, period: Period, upload: Upload) -> Manifest:
         """Read a file back and write its manifest."""
-        entries, expires = self.ledger(), self._expires(period)
+        expires = self._expires(period)
         manifest = Manifest(
-            chain=entries[-1].seal.chain,
+            chain=self.ledger()[-1].seal.chain,
             name=period["archive"],
             file=upload.name,
             size=upload.size,
@@ -267,11 +208,10 @@ class Archiving:
             rows=upload.rows,
             seals=(),
             expires=expires and expires.isoformat(),
-            **_facts(period),
+            **facts(period),
         )
         with self.copy(manifest) as copy:
-            left = archive.without_others(entries, manifest.name)
-            seals = check_file(self.place, manifest, left, copy.add if copy else None)
+            seals = self.archives.seals_of(manifest, copy.add if copy else None)
         manifest = replace(manifest, seals=seals, copies=copy.paths if copy else ())
         write_manifest(self.place, manifest, _moment(expires))
         if read_manifest(self.place, manifest.name) != manifest:
@@ -294,7 +234,7 @@ class Archiving:
         """Sign that rows leave the log, then have them leave it."""
         leaving = self._with_manifests(periods, archives)
         manifests = [archives[period["name"]] for period in leaving if period["rows"]]
-        self.attest(lambda: self._unsaid(manifests))
+        self.attest(lambda: self.archives.unsaid(manifests))
         # That took a while.
         leaving = self._with_manifests(leaving, archives)
         if leaving:
@@ -309,11 +249,6 @@ class Archiving:
             with self._noted(period):
                 found.append({**period, "rows": self._rows_of(period, archives)})
         return found
-
-    def _unsaid(self, manifests: Sequence[Manifest]) -> dict[str, Any] | None:
-        said = archive.named(self.ledger(), archive.ARCHIVES)
-        new = [manifest for manifest in manifests if said.get(manifest.name) != archive.in_ledger(manifest)]
-        return archive.attested(new) if new else None
 
     def _rows_of(self, period: Period, archives: Mapping[str, Manifest]) -> int:
         """Return how many rows of a period are in its archive, which must be there.
@@ -362,24 +297,6 @@ class Archiving:
 def _plain(period: Period) -> dict[str, Any]:
     """Return what the host needs of a period that it has described."""
     return {name: period[name] for name in ("name", "first_day", "end_day", "state", "rows")}
-
-
-def _facts(period: Period) -> dict[str, Any]:
-    """Return what a manifest says of a period by the host's word."""
-    names = ("first_day", "end_day", "first_id", "last_id", "first_at", "last_at")
-    return {
-        "categories": tuple(sorted({group["category"] or DEFAULT for group in period["groups"]})),
-        "tables": _tables(period["groups"]),
-        **{name: period[name] for name in names},
-    }
-
-
-def _tables(groups: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for group in groups:
-        name = f"{group['schema_name']}.{group['table_name']}" if group["table_name"] else ""
-        found[name] = found.get(name, 0) + group["rows"]
-    return found
 
 
 def _end(period: Period, age: Any) -> date:

@@ -15,7 +15,7 @@ from databases import Database
 from local_postgresql import LocalPostgresql
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
-from ansible_collections.dbfleet.audit.plugins.plugin_utils import _archive
+from ansible_collections.dbfleet.audit.plugins.plugin_utils import _archive_known
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._ledger import Ledger
 
 
@@ -420,7 +420,7 @@ def test_a_manifest_that_is_gone_keeps_its_partition_in_the_log(
     add_old(log, 5)
     archiver.run(drop=False)
     manifest = archiver.place / f"{period(5)}.manifest.json"
-    checked = _archive.check_file
+    checked = _archive_known.check_file
 
     def check_file(*given: t.Any) -> t.Any:
         seals = checked(*given)
@@ -432,7 +432,7 @@ def test_a_manifest_that_is_gone_keeps_its_partition_in_the_log(
         if archiver.calls[-1]["step"].get("entry"):
             manifest.unlink()
 
-    monkeypatch.setattr(_archive, "check_file", check_file)
+    monkeypatch.setattr(_archive_known, "check_file", check_file)
     archiver.meanwhile = meanwhile
     assert f"the manifest {archiver.place}/{period(5)} is missing or has changed" in refusal(archiver)
     assert period(5) in partitions(log)

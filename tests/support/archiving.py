@@ -85,9 +85,13 @@ def partitions(log: Database) -> list[str]:
     return [name.removeprefix("audit.") for (name,) in rows]
 
 
+#: Records that are not of the log's own partitions.
+OF_OTHERS = "action <> 'DDL' AND schema_name IS DISTINCT FROM 'audit'"
+
+
 def ids(log: Database) -> set[int]:
-    """Return the ids of changes that are in the log."""
-    return {number for (number,) in log.execute("SELECT id FROM audit.audit_log_data WHERE action <> 'DDL'")}
+    """Return the ids of what is in the log, but of what was done to itself."""
+    return {number for (number,) in log.execute(f"SELECT id FROM audit.audit_log_data WHERE {OF_OTHERS}")}
 
 
 class Archiver(Sealer):

@@ -16,9 +16,10 @@ from .._core.sql import Identifier, Literal, Sql, Verbatim, sql
 from . import archive_queries as queries
 from .canonical import canonical
 from .roles import OWNER
-from .rollout_record import recorded
+from .rollout_record import leaving
+from .seal_queries import LOCK
 from .seal_store import SealStore
-from .session import Session, psycopg2
+from .session import LOCK_PLACES, Session, psycopg2
 
 _PAST = "audit_log_past"
 
@@ -77,20 +78,29 @@ class ArchiveStore:
             cursor.copy_expert(statement, _Lines(take))
 
     def release(self, period: Mapping[str, Any], rows: int) -> list[str]:
-        before = len(self.statements)
-        with recorded(self.session, self.schema):
-            if self._state(period["name"]) == "attached":
+        before, name = len(self.statements), period["name"]
+        if self._state(name) == "attached":
+            self._require_rows(period, rows)
+        if self._state(name) is not None:
+            self._announce(name)
+            self._bring(name, "detached", _DETACHING)
+            try:
                 self._require_rows(period, rows)
-            if self._state(period["name"]) is not None:
-                self._bring(period["name"], "detached", _DETACHING)
-                try:
-                    self._require_rows(period, rows)
-                except AuditError:
-                    bounds = {"lower": Literal(period["first_day"]), "upper": Literal(period["end_day"])}
-                    self._bring(period["name"], "attached", {"detached": queries.ATTACH}, **bounds)
-                    raise
-                self._bring(period["name"], None, {"detached": queries.DROP})
+            except AuditError:
+                bounds = {"lower": Literal(period["first_day"]), "upper": Literal(period["end_day"])}
+                self._bring(name, "attached", {"detached": queries.ATTACH}, **bounds)
+                raise
+            self._bring(name, None, {"detached": queries.DROP})
         return self.statements[before:]
+
+    def _announce(self, name: str) -> None:
+        """Record that a partition's triggers go, and keep sealing runs out until this call ends.
+
+        One that saw them gone before there is a record of it would sign that somebody had taken them away.
+        """
+        self.session.execute("SET lock_timeout = '60s'")
+        self._all(LOCK, **LOCK_PLACES)
+        self.session.execute(leaving(self.schema, name).render(self.session))
 
     def release_statements(self, period: Mapping[str, Any]) -> list[str]:
         texts = [queries.DROP]
@@ -102,10 +112,10 @@ class ArchiveStore:
         """Have the place for rows from before the first period end where that begins."""
         before, upper = len(self.statements), self._gap([])
         if upper is not None:
-            with recorded(self.session, self.schema):
-                self._bring(_PAST, "detached", _DETACHING)
-                self._change(self._text(queries.FREE_PAST))
-                self._bring(_PAST, "attached", {"detached": queries.ATTACH_PAST}, upper=Literal(upper))
+            self._announce(_PAST)
+            self._bring(_PAST, "detached", _DETACHING)
+            self._change(self._text(queries.FREE_PAST))
+            self._bring(_PAST, "attached", {"detached": queries.ATTACH_PAST}, upper=Literal(upper))
         return self.statements[before:]
 
     def tidy_statements(self, gone: Sequence[str]) -> list[str]:

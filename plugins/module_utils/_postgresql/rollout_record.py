@@ -43,6 +43,21 @@ FROM (SELECT jsonb_agg(DISTINCT i.object) AS objects FROM {schema}.seal_inventor
 WHERE k.objects IS NOT NULL
 """
 
+# DETACH takes cloned triggers away, and no event trigger is told of it.
+_LEAVING = """
+SELECT {schema}.record_event('EVENT', {schema_text}, {event}, NULL, NULL,
+         jsonb_build_object('event', {event}, 'success', true, 'objects', k.objects))
+FROM (SELECT jsonb_agg(DISTINCT i.object) AS objects FROM {schema}.seal_inventory AS i
+      WHERE i.schema_name = {schema_text} AND i.table_name = {table}) AS k
+WHERE k.objects IS NOT NULL
+"""
+
+
+def leaving(schema: str, table: str) -> Sql:
+    """Return what records that the triggers of a partition go. To be executed while no sealing run is at work."""
+    places = {"schema": Identifier.of(schema), "schema_text": Literal(schema)}
+    return sql(_LEAVING, table=Literal(table), event=Literal(EVENT), **places)
+
 
 def removal(schema: str, kept: Sequence[str]) -> Sql:
     """Return what records that functions and event triggers go, while there is something that can record it.
