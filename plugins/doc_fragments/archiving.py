@@ -113,31 +113,9 @@ options:
     description: Options of the storage's library, for example V(endpoint_url) or credentials.
     type: dict
     default: {}
-  signing_key:
-    description:
-      - Ed25519 private key on the controller, a PEM file. That rows leave the log is signed with it, into the ledger.
-        This, or O(signing_key_content), must be given.
-    type: path
-  signing_key_content:
-    description: The private key as text, from a vault for example.
-    type: str
-  signing_key_passphrase:
-    description: What the private key is encrypted with, if it is.
-    type: str
-  previous_signing_key:
-    description: The old private key, needed once to change keys.
-    type: path
-  previous_signing_key_content:
-    description: The old private key as text.
-    type: str
-  previous_signing_key_passphrase:
-    description: What the old private key is encrypted with, if it is.
-    type: str
   ledger:
-    description: The log's ledger, a path on the controller or a URL. Must be given.
+    description:
+      - The log's ledger, a path on the controller or a URL. Must be given, and O(signing_key) or
+        O(signing_key_content) with it; that rows leave the log is signed, into the ledger.
     type: str
-  block_rows:
-    description: Ids that one seal is made of at most.
-    type: int
-    default: 100000
 """

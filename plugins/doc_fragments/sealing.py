@@ -28,24 +28,6 @@ options:
       - Whoever can change both the database and this file can still not sign. Who can cut the ends off both can make
         the last seals be forgotten, so copy the file to where nobody can.
     type: str
-  signing_key:
-    description: Ed25519 private key on the controller, a PEM file as C(openssl genpkey -algorithm ed25519) makes it.
-    type: path
-  signing_key_content:
-    description: The private key as text, from a vault for example, instead of O(signing_key).
-    type: str
-  signing_key_passphrase:
-    description: What the private key is encrypted with, if it is.
-    type: str
-  previous_signing_key:
-    description: The old private key, needed once to change keys; both keys sign the change.
-    type: path
-  previous_signing_key_content:
-    description: The old private key as text.
-    type: str
-  previous_signing_key_passphrase:
-    description: What the old private key is encrypted with, if it is.
-    type: str
   resync:
     description:
       - A reason. Accepts the database as it is now, with a signed entry that says so. For a restore to an earlier time,
@@ -53,8 +35,4 @@ options:
       - Every problem that there is at this moment is named in the entry; verification reports it no more. Others it
         does.
     type: str
-  block_rows:
-    description: Ids that one seal is made of at most.
-    type: int
-    default: 100000
 """

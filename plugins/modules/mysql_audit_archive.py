@@ -28,6 +28,7 @@ extends_documentation_fragment:
   - dbfleet.audit.schema
   - dbfleet.audit.locking
   - dbfleet.audit.archiving
+  - dbfleet.audit.signing
   - dbfleet.audit.steps
 options: {}
 seealso:

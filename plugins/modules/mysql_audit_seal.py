@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - dbfleet.audit.mysql
   - dbfleet.audit.schema
   - dbfleet.audit.sealing
+  - dbfleet.audit.signing
   - dbfleet.audit.steps
 options: {}
 seealso:

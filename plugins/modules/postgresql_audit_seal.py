@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - dbfleet.audit.postgresql
   - dbfleet.audit.schema
   - dbfleet.audit.sealing
+  - dbfleet.audit.signing
   - dbfleet.audit.steps
 options: {}
 seealso:

@@ -23,7 +23,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive_step import PART_BYTES
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.hold import Hold
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import Ages, Retention
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import Age, Ages, Retention
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import ARCHIVE, Entry, Seal
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_file import Upload, read_manifest, write_manifest
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_known import Archives, Period, facts
@@ -85,12 +85,11 @@ class Archiving:
         self._tidy = answer["tidy"]
         self.present = [period["archive"] for period in answer["periods"]]
         with_days = [period for period in answer["periods"] if "groups" in period and self._find_days(period)]
-        due = [period for period in with_days if _end(period, self._ages(period).database) <= self.today]
-        self._due = due
+        self._due = [period for period in with_days if _end(period, self._ages(period).database) <= self.today]
         self.kept.update(
-            (period["name"], f"legal hold: {'; '.join(period['holds'])}") for period in due if period["holds"]
+            (period["name"], f"legal hold: {'; '.join(period['holds'])}") for period in self._due if period["holds"]
         )
-        return due
+        return self._due
 
     def _check_clock(self, there: str) -> None:
         """Refuse to tell ages by a clock that is wrong; what is deleted by it stays deleted."""
@@ -299,7 +298,7 @@ def _plain(period: Period) -> dict[str, Any]:
     return {name: period[name] for name in ("name", "first_day", "end_day", "state", "rows")}
 
 
-def _end(period: Period, age: Any) -> date:
+def _end(period: Period, age: Age) -> date:
     """Return the day from which all rows of a period have an age."""
     return age.after(date.fromisoformat(period["end_day"]))
 

@@ -38,18 +38,8 @@ class StorageAction(SealAction):
 
     controller: ClassVar[tuple[str, ...]] = (
         *CONTROLLER,
-        *(
-            "url",
-            "server",
-            "older_than",
-            "retention",
-            "holds",
-            "drop",
-            "format",
-            "parallel",
-            "storage",
-            "storage_options",
-        ),
+        *("url", "server", "storage", "storage_options", "format", "parallel"),
+        *("older_than", "retention", "holds", "drop"),
         *("archive", "table"),
     )
     database: ClassVar[str] = ""

@@ -20,6 +20,7 @@ import typing as t
 
 import pytest
 import running
+from archiving import Archiver, old_log
 from auditing import trail_database
 from databases import Database
 from local_mysql import LocalMysql
@@ -211,3 +212,16 @@ def playbook() -> t.Callable[..., running.PlaybookResult]:
 def local_host() -> dict[str, t.Any]:
     """Return the inventory variables of a host that is this machine, with this environment's Python."""
     return {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+
+
+@pytest.fixture
+def log(pg: LocalPostgresql) -> t.Iterator[Database]:
+    """Return a database whose log has partitions of six past months, and tables of three categories of retention."""
+    with old_log(pg) as database:
+        yield database
+
+
+@pytest.fixture
+def archiver(log: Database, tmp_path: pathlib.Path) -> Archiver:
+    """Return what archives such a log."""
+    return Archiver(log, tmp_path)

@@ -25,18 +25,11 @@ MONTHS = 60
 
 
 @pytest.fixture
-def log(pg: LocalPostgresql) -> t.Iterator[Database]:
+def log(log: Database) -> Database:
     """Return a database with a log of six months, with rows in two that are due."""
-    with old_log(pg) as database:
-        add_old(database, 5, 40)
-        add_old(database, 4, 7)
-        yield database
-
-
-@pytest.fixture
-def archiver(log: Database, tmp_path: pathlib.Path) -> Archiver:
-    """Return what archives it."""
-    return Archiver(log, tmp_path)
+    add_old(log, 5, 40)
+    add_old(log, 4, 7)
+    return log
 
 
 def in_database(log: Database) -> set[int]:

@@ -9,9 +9,8 @@ import typing as t
 
 import psycopg2.errors
 import pytest
-from archiving import Archiver, add_old, months_ago, old_log, period
+from archiving import Archiver, add_old, months_ago, period
 from databases import Database
-from local_postgresql import LocalPostgresql
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 
@@ -29,18 +28,11 @@ _TEXT = "SELECT audit.canonical(r) FROM audit.{} AS r ORDER BY id"
 
 
 @pytest.fixture
-def log(pg: LocalPostgresql) -> t.Iterator[Database]:
+def log(log: Database) -> Database:
     """Return a database with a log of six months, with rows in one that is due."""
-    with old_log(pg) as database:
-        add_old(database, 5, 40)
-        database.execute(_ODD.replace("%s", f"'{months_ago(5)}'"))
-        yield database
-
-
-@pytest.fixture
-def archiver(log: Database, tmp_path: pathlib.Path) -> Archiver:
-    """Return what archives it, and has."""
-    return Archiver(log, tmp_path)
+    add_old(log, 5, 40)
+    log.execute(_ODD.replace("%s", f"'{months_ago(5)}'"))
+    return log
 
 
 def test_every_row_is_what_it_was(log: Database, archiver: Archiver) -> None:

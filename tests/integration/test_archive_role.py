@@ -8,7 +8,7 @@ import pathlib
 import typing as t
 
 import pytest
-from archiving import add_old, old_log, partitions, period
+from archiving import add_old, partitions, period
 from databases import Database
 from fleet import HOST, inventory, lines, play
 from local_postgresql import LocalPostgresql
@@ -16,12 +16,11 @@ from sealing import KeyPair, make_key
 
 
 @pytest.fixture
-def log(pg: LocalPostgresql) -> t.Iterator[Database]:
+def log(log: Database) -> Database:
     """Return a database with a log of six months, with rows in two that are due."""
-    with old_log(pg) as database:
-        add_old(database, 5, 1500)
-        add_old(database, 4, 7, "payment")
-        yield database
+    add_old(log, 5, 1500)
+    add_old(log, 4, 7, "payment")
+    return log
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from databases import Database
 from local_postgresql import LocalPostgresql
 from sealing import Sealer
 
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import MANIFEST_SUFFIX
 
 SERVER = "pg3"
@@ -77,6 +78,16 @@ def add_old(log: Database, ago: int, rows: int = 5, table: str = "item") -> None
         cursor.execute(_ADD, {"at": months_ago(ago), "table": table, "rows": rows, "category": category})
 
 
+def tamper(log: Database, ago: int, statement: str) -> None:
+    """Execute something on the `{table}` of a month so long ago, as a superuser who has turned every guard off."""
+    table = f"audit.{period(ago)}"
+    connection = log.connect()
+    with connection.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")
+        cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        cursor.execute(statement.format(table=table))
+
+
 def partitions(log: Database) -> list[str]:
     """Return the names of the log's partitions."""
     rows = log.execute(
@@ -128,6 +139,15 @@ class Archiver(Sealer):
             **options,
         }
         return self._work("archive", arguments)
+
+    def refused(self, **options: t.Any) -> str:
+        """Return the message of a run that must fail."""
+        try:
+            result = self.run(**options)
+        except AuditError as error:
+            return str(error)
+        assert result.get("failed"), result
+        return str(result["msg"])
 
     def restore(self, archive: str, **options: t.Any) -> dict[str, t.Any]:
         """Run the restore action; an error of it is raised."""

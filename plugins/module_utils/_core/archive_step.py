@@ -221,7 +221,7 @@ class _Part:
         self._lines, self._waiting = [], 0
 
 
-def _release(step: Mapping[str, Any], module: AuditModule, session: Any, store: ArchiveStore) -> list[dict[str, Any]]:
+def _release(step: Mapping[str, Any], module: AuditModule, session: Any, store: ArchiveStore) -> dict[str, Any]:
     """Take periods out of the log, as they were archived; answer with what keeps each, or nothing."""
     names = [period["name"] for period in step["periods"]]
     if module.check_mode:

@@ -34,38 +34,37 @@ _RECORD = """
 SELECT {schema}.record_event('EVENT', {schema_text}, {event}, NULL, NULL, {document}::jsonb)
 """
 
-# Who takes the trail out takes out what records it, which is why it is recorded before.
-_REMOVAL = """
+# Before it is done: objects that the last seal knows are about to go.
+_GOING = """
 SELECT {schema}.record_event('EVENT', {schema_text}, {event}, NULL, NULL,
          jsonb_build_object('event', {event}, 'success', true, 'objects', k.objects))
-FROM (SELECT jsonb_agg(DISTINCT i.object) AS objects FROM {schema}.seal_inventory AS i
-      WHERE i.object NOT LIKE 'trigger %' AND i.object NOT IN ({kept})) AS k
-WHERE k.objects IS NOT NULL
-"""
-
-# DETACH takes cloned triggers away, and no event trigger is told of it.
-_LEAVING = """
-SELECT {schema}.record_event('EVENT', {schema_text}, {event}, NULL, NULL,
-         jsonb_build_object('event', {event}, 'success', true, 'objects', k.objects))
-FROM (SELECT jsonb_agg(DISTINCT i.object) AS objects FROM {schema}.seal_inventory AS i
-      WHERE i.schema_name = {schema_text} AND i.table_name = {table}) AS k
+FROM (SELECT jsonb_agg(DISTINCT i.object) AS objects FROM {schema}.seal_inventory AS i WHERE {which}) AS k
 WHERE k.objects IS NOT NULL
 """
 
 
 def leaving(schema: str, table: str) -> Sql:
-    """Return what records that the triggers of a partition go. To be executed while no sealing run is at work."""
-    places = {"schema": Identifier.of(schema), "schema_text": Literal(schema)}
-    return sql(_LEAVING, table=Literal(table), event=Literal(EVENT), **places)
+    """Return what records that the triggers of a partition go. To be executed while no sealing run is at work.
+
+    DETACH takes cloned triggers away, and no event trigger is told of it.
+    """
+    which = "i.schema_name = {schema_text} AND i.table_name = {table}"
+    return _going(schema, sql(which, schema_text=Literal(schema), table=Literal(table)))
 
 
 def removal(schema: str, kept: Sequence[str]) -> Sql:
     """Return what records that functions and event triggers go, while there is something that can record it.
 
+    Who takes the trail out takes out what records it, which is why it is recorded before.
+
     :param kept: functions that stay.
     """
     names = Joined(", ", tuple(Literal(f"function {name}") for name in kept))
-    return sql(_REMOVAL, schema=Identifier.of(schema), schema_text=Literal(schema), event=Literal(EVENT), kept=names)
+    return _going(schema, sql("i.object NOT LIKE 'trigger %' AND i.object NOT IN ({kept})", kept=names))
+
+
+def _going(schema: str, which: Sql) -> Sql:
+    return sql(_GOING, schema=Identifier.of(schema), schema_text=Literal(schema), event=Literal(EVENT), which=which)
 
 
 @contextmanager
