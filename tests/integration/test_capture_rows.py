@@ -53,7 +53,6 @@ def shop(pg: LocalPostgresql) -> t.Iterator[Database]:
         yield database
 
 
-@pytest.mark.smoke
 def test_insert_update_and_delete_are_recorded_with_both_images(shop):
     shop.execute("INSERT INTO plain VALUES (1, 'ann')")
     shop.execute("UPDATE plain SET name = 'eve'")

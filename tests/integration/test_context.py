@@ -37,7 +37,6 @@ def who(record: Record) -> tuple[str, str | None, t.Any]:
     return record.changed_by, record.client_ip, record.context
 
 
-@pytest.mark.smoke
 def test_set_context_feeds_the_columns_and_ends_with_the_transaction(shop):
     session = shop.connect(autocommit=False, application_name="shop-web")
     context = {"user": "ann", "ip_address": "192.0.2.7", "request_id": "r-1", "roles": ["hr"]}

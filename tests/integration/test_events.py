@@ -109,7 +109,6 @@ def test_every_filter_finds_what_a_query_on_the_log_finds(shop, options, conditi
     assert (condition == "false") == (expected == [])
 
 
-@pytest.mark.smoke
 def test_an_event_is_what_the_log_holds(shop):
     event = ask(shop, table="billing.orders", record_id="1", actions=["update"])["events"][0]
     columns = [name for name in event if name != "changed_at"]

@@ -96,7 +96,6 @@ def test_every_query_of_the_page_runs_for_a_reader(ask, title):
     ask(title)
 
 
-@pytest.mark.smoke
 def test_the_history_of_a_record_shows_the_row_before_and_after(ask):
     rows = ask("History of one record")
     assert found(rows, "action", "changed_by", "changed_columns") == [

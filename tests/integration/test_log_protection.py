@@ -62,7 +62,6 @@ SESSIONS = {
 }
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("session", SESSIONS)
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 def test_nothing_in_the_log_can_be_changed(shop, session, attempt):

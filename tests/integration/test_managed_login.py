@@ -120,7 +120,6 @@ def shop(service: LocalPostgresql) -> t.Iterator[Database]:
     database.drop()
 
 
-@pytest.mark.smoke
 def test_a_rollout_does_what_check_mode_said_and_the_second_changes_nothing(new):
     predicted = roll_out(new, check_mode=True)
     done = roll_out(new)

@@ -135,7 +135,6 @@ def test_another_interval_begins_where_the_old_periods_end(bare, first, second):
     assert not partitions(bare, interval=second, ahead=70 if second == "day" else 12).changed
 
 
-@pytest.mark.smoke
 def test_a_year_of_months_leaves_no_row_in_the_catch_all(trail):
     now = datetime.datetime.now(UTC)
     months = periods("month", 14, now)

@@ -32,7 +32,6 @@ def mix(db: Database) -> str:
     return at
 
 
-@pytest.mark.smoke
 def test_printed_sql_restores_what_was_deleted_changed_and_inserted(shop):
     before = rows(shop)
     at = mix(shop)

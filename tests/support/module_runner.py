@@ -20,10 +20,13 @@ from ansible.module_utils.testing import patch_module_args
 
 _PLUGINS = "ansible_collections.dbfleet.audit.plugins"
 
-#: What a server of forks imports once, so that not every process has to: this, and what all modules build upon.
+#: What a server of forks imports once, so that not every process has to: this, and all that modules build upon.
 PRELOAD = (
     *("module_runner", "ansible.module_utils.basic", "psycopg2.extras", "pymysql"),
-    *(f"{_PLUGINS}.module_utils._postgresql.{name}" for name in ("trail_removal", "verify")),
+    *(
+        f"{_PLUGINS}.module_utils.{path.parent.name}.{path.stem}"
+        for path in sorted(pathlib.Path(__file__).parents[2].glob("plugins/module_utils/*/[a-z]*.py"))
+    ),
 )
 
 

@@ -17,6 +17,8 @@ import pymysql.connections
 from databases import unique
 from local_mysql import LocalMysql
 
+from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.session import Connection
+
 VARIABLE = "DBFLEET_TEST_MYSQL"
 
 #: Of every account that a test makes; validate_password, which some servers have, wants all of this in one.
@@ -86,11 +88,12 @@ def connect(
     if password is None:
         password = server.password if user == server.user else ACCOUNT_PASSWORD
     if server.socket and "host" not in options:
-        options.setdefault("unix_socket", str(server.socket))
+        # Which does not need TLS; tests connect by the thousand.
+        options = {"unix_socket": str(server.socket), "ssl_disabled": True, **options}
     else:
         options = {"host": server.host, "port": server.port, **options}
     options.setdefault("charset", "utf8mb4")
-    return pymysql.connect(user=user, password=password, database=database, autocommit=autocommit, **options)
+    return Connection(user=user, password=password, database=database, autocommit=autocommit, **options)
 
 
 class Schema:

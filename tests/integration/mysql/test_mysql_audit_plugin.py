@@ -28,7 +28,6 @@ def plugin(new_mysql_server: t.Callable[..., LocalMysql]) -> Plugin:
 # -- what is logged ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.smoke
 def test_logins_ddl_and_grants_stand_in_the_log_and_passwords_do_not(plugin):
     first = plugin.present()
     assert first.changed

@@ -53,7 +53,6 @@ def fleet(new_mysql_server, tmp_path, local_host) -> Fleet:
     return Fleet(new_mysql_server(), tmp_path, local_host)
 
 
-@pytest.mark.smoke
 def test_the_role_says_in_a_line_what_is_logged_and_a_second_run_changes_nothing(fleet):
     options = {"mysql_audit_plugin_settings": {"events": ["CONNECT", "QUERY_DDL"], "excl_users": ["monitor"]}}
     predicted = fleet.play("--check", "--diff", **options)

@@ -106,7 +106,6 @@ def test_every_filter_finds_what_a_query_on_the_log_finds(shop, options, conditi
     assert (condition == "1 = 0") == (not expected)
 
 
-@pytest.mark.smoke
 def test_an_event_is_what_the_log_holds(shop):
     event = ask(shop, table=f"{shop.name}.orders", actions=["update"])["events"][0]
     record = next(record for record in records(shop, "orders") if record.action == "UPDATE")

@@ -72,7 +72,6 @@ def mix(shop: Schema) -> str:
     return at
 
 
-@pytest.mark.smoke
 def test_printed_sql_restores_what_was_deleted_changed_and_inserted(users):
     before = rows(users)
     at = mix(users)
