@@ -36,8 +36,9 @@ SETTINGS = {
     "checkpoint_timeout": "1d",
 }
 
-#: What a call of the host gives is kept in memory at both ends. Here even a quarter of the rows takes several calls.
-SMALL_PART = 1 << 18
+#: What a call of the host gives is kept in memory at both ends. Of so small ones a quarter of the rows takes several;
+#: of so many rows, a quarter takes several of any.
+SMALL_PART, MANY_ROWS = 1 << 18, 10_000_000
 
 COPY_1, COPY_2 = "COPY &#124; gzip, one at a time", "COPY &#124; gzip, two at a time"
 ARCHIVE_1, ARCHIVE_2, DATABASES = (
@@ -67,12 +68,13 @@ def main() -> int:
     options.add_argument("--full", dest="rows", action="store_const", const=10_000_000)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--profile", action="store_true")
+    options.add_argument("--memory", action="store_true")
     given = options.parse_args()
     shutil.rmtree(HOME, ignore_errors=True)
     server = LocalPostgresql.create(HOME / "server", settings=SETTINGS, while_pid=os.getpid())
     try:
         print(f"PostgreSQL {server.version}, {os.cpu_count()} cores")
-        for text in measure(server, given.rows, given.rounds, given.profile):
+        for text in measure(server, given):
             print(f"\n{text}", flush=True)
     finally:
         server.remove()
@@ -80,26 +82,31 @@ def main() -> int:
     return 0
 
 
-def measure(server: LocalPostgresql, rows: int, rounds: int, profile: bool) -> t.Iterator[str]:
+def measure(server: LocalPostgresql, given: argparse.Namespace) -> t.Iterator[str]:
     """Give the tables of memory and of rates."""
-    logs = [log_of(server, rows // 4), log_of(server, rows)]
-    logs.append(Database(server, template=logs[1].name))
+    logs = [log_of(server, given.rows // 4), log_of(server, given.rows)]
+    if not given.memory:
+        logs.append(Database(server, template=logs[1].name))
     say("sealing")
     with contextlib.ExitStack() as processes:
         quarter, *controllers = [processes.enter_context(Controller(log, HOME / f"of-{log.name}")) for log in logs]
         say("memory")
-        yield memory([quarter, controllers[0]])
-        yield rates(logs[1], controllers, rounds)
-        if profile:
+        yield memory([quarter, controllers[0]], (PART_BYTES,) if given.rows >= MANY_ROWS else (SMALL_PART, PART_BYTES))
+        if given.memory:
+            return
+        yield rates(logs[1], controllers, given.rounds)
+        if given.profile:
             say("profile")
             yield from profiles(controllers[0])
 
 
-def memory(controllers: t.Sequence[Controller]) -> str:
-    """Return the table of memory."""
+def memory(controllers: t.Sequence[Controller], parts: t.Sequence[int]) -> str:
+    """Return the table of memory.
+
+    :param parts: how many bytes a call gives. The fewest come first, for what a process had once stays its highest.
+    """
     lines = ["| rows | parts, MB | controller, MB | server, its modules, MB |", "|---:|---:|---:|---|"]
-    # The smaller parts first, for what a process had once stays its highest.
-    for part in (SMALL_PART, PART_BYTES):
+    for part in parts:
         for controller in controllers:
             controller.start(parallel=2, memory=True, part=part)
             run = controller.finish()

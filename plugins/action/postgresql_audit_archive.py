@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive_step import ARCHIVE_SPEC
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive_step import ARCHIVE_SPEC, LOGS_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import SCHEMA_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import CONNECTION_SPEC
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_action import ArchiveAction
@@ -17,5 +17,5 @@ from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_action impo
 class ActionModule(ArchiveAction):
     """The action of postgresql_audit_archive."""
 
-    spec: ClassVar[dict[str, Any]] = {**CONNECTION_SPEC, **SCHEMA_SPEC, **ARCHIVE_SPEC}
+    spec: ClassVar[dict[str, Any]] = {**CONNECTION_SPEC, **SCHEMA_SPEC, **ARCHIVE_SPEC, **LOGS_SPEC}
     database: ClassVar[str] = "login_db"

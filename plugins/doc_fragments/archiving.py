@@ -78,7 +78,7 @@ options:
     choices: [jsonl, parquet]
     default: jsonl
   parallel:
-    description: Partitions that are exported at once, each by a connection of its own.
+    description: Partitions that are exported at once, each by a connection of its own; of all logs of the task.
     type: int
     default: 2
   storage:

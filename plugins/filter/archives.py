@@ -19,6 +19,7 @@ class FilterModule:
         """Return each filter by its name."""
         return {
             "archive_problems": _archives.archive_problems,
+            "archive_logs": _archives.archive_logs,
             "archive_lines": _archives.archive_lines,
             "restore_problems": _archives.restore_problems,
             "restore_lines": _archives.restore_lines,

@@ -26,7 +26,25 @@ extends_documentation_fragment:
   - dbfleet.audit.archiving
   - dbfleet.audit.signing
   - dbfleet.audit.steps
-options: {}
+options:
+  logs:
+    description:
+      - Logs of several databases of the server, O(parallel) of them at a time, each by a process of its own on the
+        controller. What each does not say is as for one. One that cannot be archived fails the task, once the others
+        are done.
+    type: list
+    elements: dict
+    suboptions:
+      login_db:
+        description: Name of the database.
+        type: str
+        required: true
+      schema:
+        description: As O(schema).
+        type: str
+      ledger:
+        description: As O(ledger); each log needs a ledger of its own.
+        type: str
 seealso:
   - module: dbfleet.audit.postgresql_audit_seal
     description: Seals rows, as this module does with all that are in no seal yet.
@@ -46,9 +64,25 @@ EXAMPLES = r"""
     drop: true
     signing_key: /etc/dbfleet/seal.pem
     ledger: "/var/lib/dbfleet/ledger/{{ inventory_hostname }}/shop.jsonl"
+
+- name: Archive the logs of several databases, two at a time
+  dbfleet.audit.postgresql_audit_archive:
+    logs:
+      - {login_db: shop, ledger: /var/lib/dbfleet/ledger/pg3/shop.jsonl}
+      - {login_db: crm, ledger: /var/lib/dbfleet/ledger/pg3/crm.jsonl}
+    parallel: 2
+    url: /mnt/archive
+    drop: true
+    signing_key: /etc/dbfleet/seal.pem
 """
 
 RETURN = r"""
+results:
+  description: The same for each log, and its C(login_db), in the order of O(logs).
+  returned: with O(logs)
+  type: list
+  elements: dict
+  sample: [{"login_db": "shop", "dropped": ["audit_log_2025_10"], "seconds": 12.412}]
 archived:
   description:
     - Archives that this run has written. C(file) is the whole path or URL, C(manifest) the SHA-256 of the manifest,
@@ -101,14 +135,14 @@ seconds:
   sample: 12.412
 """
 
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive_step import ARCHIVE_SPEC, run
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive_step import ARCHIVE_SPEC, LOGS_SPEC, run
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import SCHEMA_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.archive_store import stores
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import PostgresqlModule
 
 
 def main() -> None:
-    PostgresqlModule({**SCHEMA_SPEC, **ARCHIVE_SPEC}).run(
+    PostgresqlModule({**SCHEMA_SPEC, **ARCHIVE_SPEC, **LOGS_SPEC}).run(
         lambda module, session: run(module, session, lambda session: stores(session, module.params))
     )
 

@@ -186,7 +186,7 @@ class Archiving:
             uploads = []
             for period in periods:
                 name = archive.file_name(period["archive"], taken, secrets.token_hex(4))
-                until = _moment(self._expires(period))
+                until = moment(self._expires(period))
                 uploads.append(Upload(name, files.enter_context(self.place.writing(name, until, new=True))))
             while going := [pair for pair in zip(periods, uploads) if not pair[1].complete]:
                 asked = [{**_plain(period), "after": upload.after} for period, upload in going]
@@ -212,7 +212,7 @@ class Archiving:
         with self.copy(manifest) as copy:
             seals = self.archives.seals_of(manifest, copy.add if copy else None)
         manifest = replace(manifest, seals=seals, copies=copy.paths if copy else ())
-        write_manifest(self.place, manifest, _moment(expires))
+        write_manifest(self.place, manifest, moment(expires))
         if read_manifest(self.place, manifest.name) != manifest:
             raise AuditError(f"the manifest {self.place.url}/{manifest.name}, read back, is not what was written")
         self._clear(manifest)
@@ -303,7 +303,8 @@ def _end(period: Period, age: Age) -> date:
     return age.after(date.fromisoformat(period["end_day"]))
 
 
-def _moment(day: date | None) -> datetime | None:
+def moment(day: date | None) -> datetime | None:
+    """Return when a day begins."""
     return datetime(day.year, day.month, day.day, tzinfo=timezone.utc) if day else None
 
 

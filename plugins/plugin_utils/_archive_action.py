@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_expiry impo
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_parquet import ParquetCopies
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import Place, place_at
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._ledger import Ledger, ObjectLedger, ledger_at
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._processes import in_processes
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._seal_action import CONTROLLER, SealAction
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._sealing import Sealing
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._seals import file_name
@@ -34,15 +35,17 @@ class StorageAction(SealAction):
     """Knows where a log's archives are. Subclasses say what the log is called.
 
     :cvar database: the option that names it.
+    :ivar title: what lines of progress call it, where they are of several.
     """
 
     controller: ClassVar[tuple[str, ...]] = (
         *CONTROLLER,
         *("url", "server", "storage", "storage_options", "format", "parallel"),
         *("older_than", "retention", "holds", "drop"),
-        *("archive", "table"),
+        *("archive", "table", "logs"),
     )
     database: ClassVar[str] = ""
+    title = ""
 
     def places(self) -> tuple[Place, Place]:
         """Return the folder of the log's archives, and the one that has those of all logs."""
@@ -62,13 +65,37 @@ class StorageAction(SealAction):
 
     def say(self, line: str) -> None:
         """Show a line of progress."""
-        Display().display(f"{self.vars.get('inventory_hostname', '')} {line}")
+        Display().display(f"{self.vars.get('inventory_hostname', '')} {self.title and f'{self.title} '}{line}")
 
 
 class ArchiveAction(StorageAction):
     """Archives partitions whose time in the log is over."""
 
     def work(self) -> dict[str, Any]:
+        logs = self.arguments.get("logs")
+        return self._archive() if logs is None else self._archive_all(logs)
+
+    def _archive_all(self, logs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Archive several logs of the server at a time, whichever fails."""
+        parallel = int(self.number("parallel", 2))
+        together = min(parallel, max(len(logs), 1))
+        given = [{name: value for name, value in log.items() if value is not None} for log in logs]
+        usual = {**self.arguments, "logs": None, "parallel": parallel // together}
+        done = in_processes([partial(self._archive_one, {**usual, **log}) for log in given], together)
+        results = [{self.database: log[self.database], **result} for log, result in zip(given, done)]
+        failed = [f"{result[self.database]}: {result.get('msg')}" for result in results if result.get("failed")]
+        return {
+            "changed": any(result.get("changed", False) for result in results),
+            "results": results,
+            **({"failed": True, "msg": "; ".join(failed)} if failed else {}),
+        }
+
+    def _archive_one(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Archive one log of several, in a process of its own."""
+        self.title = given[self.database]
+        return self.outcome(given)
+
+    def _archive(self) -> dict[str, Any]:
         key = self.signing_key("signing_key")
         if key is None or not self.option("ledger"):
             missing = "ledger" if key else "signing_key"

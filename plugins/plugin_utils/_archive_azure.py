@@ -41,6 +41,11 @@ class Azure(Objects):
         with contextlib.suppress(FileNotFoundError), self._explained():
             self._run(self._delete, name)
 
+    def keep(self, name: str, until: datetime | None) -> None:
+        if self._locks(until):
+            with self._explained():
+                self._run(self._lengthen, name, until)
+
     def _prepared(self, until: datetime | None) -> dict[str, Any]:
         if self._locks(until) and not self._can_lock:
             # At once, and not when gigabytes have been sent.
@@ -68,6 +73,16 @@ class Azure(Objects):
                 await client.set_standard_blob_tier(str(self._storage["storage_class"]).capitalize())
             if self._locks(until):
                 mode = _MODES[self._storage["lock"]]
+                await client.set_immutability_policy(ImmutabilityPolicy(expiry_time=until, policy_mode=mode))
+
+    async def _lengthen(self, name: str, until: datetime) -> None:
+        """Have the policy of a file end later, in the mode that it has, which may not be today's."""
+        from azure.storage.blob import ImmutabilityPolicy
+
+        async with self._client(name) as client:
+            policy = (await client.get_blob_properties()).immutability_policy
+            if policy.expiry_time and policy.expiry_time < until:
+                mode = str(policy.policy_mode).capitalize()
                 await client.set_immutability_policy(ImmutabilityPolicy(expiry_time=until, policy_mode=mode))
 
     async def _delete(self, name: str) -> None:

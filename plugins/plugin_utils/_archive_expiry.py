@@ -18,7 +18,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.hold import Ho
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import MANIFEST_SUFFIX
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import DEFAULT
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import ARCHIVE, Seal
-from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive import Archiving
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive import Archiving, moment
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_file import read_manifest
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import Place
 
@@ -70,9 +70,10 @@ class Expiry:
         """Have the ledger say that archives are deleted, and delete them."""
         for manifest in self._held:
             # A rule of the storage knows nothing of holds, nor of an age that has become another.
+            until = moment(self._end(manifest))
             for place, name in self._files(manifest):
                 with contextlib.suppress(FileNotFoundError):
-                    place.keep(name)
+                    place.keep(name, until)
         self._run.attest(self._unsaid)
         for manifest in self.over:
             self._delete(manifest)

@@ -73,8 +73,8 @@ class Place(Protocol):
         :raises AuditError: when it is locked; it is there then.
         """
 
-    def keep(self, name: str) -> None:
-        """See to it that the storage does not delete a file by a rule; whoever calls delete() does."""
+    def keep(self, name: str, until: datetime | None) -> None:
+        """See to it that no rule of the storage deletes a file; lengthen its lock, if it has one that ends before."""
 
 
 def place_at(url: str, storage: Mapping[str, Any], options: Mapping[str, Any]) -> Place:
@@ -196,7 +196,7 @@ class Directory:
             os.unlink(os.path.join(self.url, name))
             self._sync()
 
-    def keep(self, name: str) -> None:
+    def keep(self, name: str, until: datetime | None) -> None:
         # Nothing is deleted here by a rule.
         pass
 
@@ -299,7 +299,7 @@ class Objects:
         with contextlib.suppress(FileNotFoundError), self._explained():
             self._fs.rm_file(self._path(name))
 
-    def keep(self, name: str) -> None:
+    def keep(self, name: str, until: datetime | None) -> None:
         # Nothing is deleted here by a rule.
         pass
 

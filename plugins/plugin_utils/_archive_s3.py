@@ -59,12 +59,22 @@ class S3(Objects):
                     self._refuse_locked(name, version)
                     raise
 
-    def keep(self, name: str) -> None:
+    def keep(self, name: str, until: datetime | None) -> None:
         with self._explained():
             tags = self._call("get_object_tagging", name)["TagSet"]
             others = [tag for tag in tags if tag["Key"] != TAG]
             if others != tags:
                 self._call("put_object_tagging", name, Tagging={"TagSet": others})
+            if self._locks(until):
+                self._lengthen(name, until)
+
+    def _lengthen(self, name: str, until: datetime | None) -> None:
+        """Have the lock of a file end later, in the mode that it has, which may not be today's."""
+        found = self._call("head_object", name)
+        end = found.get("ObjectLockRetainUntilDate")
+        if until and end and end < until:
+            lock = {"Mode": found["ObjectLockMode"], "RetainUntilDate": until}
+            self._call("put_object_retention", name, VersionId=found.get("VersionId"), Retention=lock)
 
     def _prepared(self, until: datetime | None) -> dict[str, Any]:
         asked = {

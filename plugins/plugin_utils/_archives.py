@@ -13,6 +13,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.hold import Hold
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import Retention
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._rollout import counted, heading
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._seals import ledger_path
 
 
 def archive_problems(given: Mapping[str, Any]) -> list[str]:
@@ -53,6 +54,18 @@ def restore_lines(results: Sequence[Mapping[str, Any]], names: Sequence[str], ho
         f"{heading(host, name)}{counted(result['rows'], 'row')} of {result['first_day']} to before {result['end_day']} "
         f"in the table {result['table']}, {result['seconds']:.1f} s"
         for name, result in zip(names, results)
+    ]
+
+
+def archive_logs(targets: Sequence[Mapping[str, Any]], directory: str, server: str) -> list[dict[str, str]]:
+    """Return what the archive module is told of each database: its name, the log's schema and ledger."""
+    return [
+        {
+            "login_db": target["name"],
+            "schema": target["schema"],
+            "ledger": ledger_path(directory, server, target["name"]),
+        }
+        for target in targets
     ]
 
 

@@ -60,21 +60,28 @@ class SealAction(ActionBase):
         result = super().run(tmp, task_vars)
         del tmp
         self.vars = task_vars or {}
-        started = time.monotonic()
         if CRYPTOGRAPHY_ERROR:
             raise AnsibleActionFail("the controller's Python lacks the package cryptography")
+        return {**result, **self.outcome(self._task.args)}
+
+    def outcome(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Do the work with these options; return its result, or the failed one that an error makes."""
+        started = time.monotonic()
         try:
-            self.arguments = self._typed(self._task.args)
-            result.update(self.work())
+            self.arguments = self._typed(given)
+            result = self.work()
         except StepError as error:
             # With what the host was sent, rows among it.
-            result.update({name: value for name, value in error.result.items() if name != "invocation"})
+            result = {name: value for name, value in error.result.items() if name != "invocation"}
         except (AuditError, OSError) as error:
-            result.update(failed=True, msg=str(error))
+            result = {"failed": True, "msg": str(error)}
         finally:
-            self._remove_tmp_path(self._connection._shell.tmpdir)
-        result["seconds"] = round(time.monotonic() - started, 3)
-        return result
+            self.leave_host()
+        return {**result, "seconds": round(time.monotonic() - started, 3)}
+
+    def leave_host(self) -> None:
+        """Remove what running modules has left on the host."""
+        self._remove_tmp_path(self._connection._shell.tmpdir)
 
     def _typed(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the task's options, those that matter here in their types.

@@ -188,7 +188,7 @@ def test_what_is_to_be_kept_is_deleted_by_no_rule(s3: S3Server) -> None:
     tags = s3.client.get_object_tagging(Bucket=bucket, Key="audit/a")["TagSet"]
     s3.client.put_object_tagging(Bucket=bucket, Key="audit/a", Tagging={"TagSet": [*tags, other]})
     for _time in range(2):
-        place.keep("a")
+        place.keep("a", LATER)
         assert s3.client.get_object_tagging(Bucket=bucket, Key="audit/a")["TagSet"] == [other]
 
 

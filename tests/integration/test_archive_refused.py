@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import json
 import pathlib
@@ -13,7 +14,7 @@ import pytest
 from archiving import Archiver, add_old, ids, months_ago, partitions, period, tamper
 from databases import Database
 
-from ansible_collections.dbfleet.audit.plugins.plugin_utils import _archive_known
+from ansible_collections.dbfleet.audit.plugins.plugin_utils import _archive, _archive_known
 
 
 def test_a_category_that_has_no_age_fails_before_anything_is_changed(log: Database, archiver: Archiver) -> None:
@@ -21,6 +22,30 @@ def test_a_category_that_has_no_age_fails_before_anything_is_changed(log: Databa
     before = partitions(log)
     assert "rows of the category 'financial'" in archiver.refused(retention={"hipaa": "6y"})
     assert (partitions(log), archiver.files()) == (before, [])
+
+
+@pytest.mark.parametrize("days", [2, -2])
+def test_nothing_is_told_by_a_clock_that_is_wrong(
+    log: Database, archiver: Archiver, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    add_old(log, 5)
+    before, today = partitions(log), datetime.datetime.now(datetime.timezone.utc).date()
+
+    def controller_is_off_by(number: int) -> None:
+        class Clock(datetime.datetime):
+            @classmethod
+            def now(cls, tz: datetime.tzinfo | None = None) -> t.Self:
+                return super().now(tz) + datetime.timedelta(days=number)
+
+        monkeypatch.setattr(_archive, "datetime", Clock)
+
+    controller_is_off_by(days)
+    there = today + datetime.timedelta(days=days)
+    assert f"it is {there} on the controller and {today} on the host; set the clock that is wrong" in archiver.refused()
+    assert (partitions(log), archiver.files()) == (before, [])
+    # Midnight may be between them.
+    controller_is_off_by(days // 2)
+    assert archiver.run(_check_mode=True)["due"] == [period(5)]
 
 
 def test_a_directory_that_is_not_mounted_is_not_filled(log: Database, archiver: Archiver) -> None:

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import pathlib
 import typing as t
 
 import pytest
-from archiving import add_old, partitions, period
+from archiving import add_old, old_log, partitions, period
 from databases import Database
+from event_reading import wait_until
 from fleet import HOST, inventory, lines, play
 from local_postgresql import LocalPostgresql
 from sealing import KeyPair, make_key
@@ -28,9 +30,9 @@ def key(tmp_path: pathlib.Path) -> KeyPair:
     return make_key(tmp_path)
 
 
-def archived(log: Database, key: KeyPair, **variables: t.Any) -> dict[str, t.Any]:
-    """Return an inventory whose one host is archived; ledgers and archives go beside the key."""
-    hosts = inventory(log.server, [log])
+def archived(log: Database, key: KeyPair, databases: t.Sequence[Database] = (), **variables: t.Any) -> dict[str, t.Any]:
+    """Return an inventory whose one host is archived, its log or these; ledgers and archives go beside the key."""
+    hosts = inventory(log.server, databases or [log])
     place = pathlib.Path(key.private).parent
     (place / "archive").mkdir(exist_ok=True)
     given = {"url": str(place / "archive"), "older_than": "3mo", "drop": True, **variables}
@@ -86,11 +88,39 @@ def test_what_is_held_is_said_below_the_line(log: Database, key: KeyPair) -> Non
     assert period(4) in partitions(log)
 
 
-def test_a_database_that_cannot_be_archived_fails_the_run(log: Database, key: KeyPair) -> None:
-    done = play("archive", archived(log, key, url="/mnt/nothing"), check=False)
-    assert done.rc == 2
-    assert lines(done)[0].startswith(f"FAILED {HOST} {log.name}: url: the directory /mnt/nothing does not exist; ")
-    assert period(5) in partitions(log)
+def test_databases_of_a_server_are_archived_at_once_and_one_that_fails_keeps_none_from_it(
+    log: Database, db: Database, key: KeyPair
+) -> None:
+    with old_log(log.server) as other:
+        add_old(other, 5)
+        hosts = archived(log, key, [db, log, other], drop=False)
+        # Each run has to wait for its partition.
+        holders = [one.connect(autocommit=False) for one in (log, other)]
+        for holder in holders:
+            with holder.cursor() as cursor:
+                cursor.execute(f"LOCK TABLE audit.{period(5)}")
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            run = pool.submit(play, "archive", hosts, check=False)
+            try:
+                wait_until(lambda: waiting(log) == {log.name, other.name})
+            finally:
+                for holder in holders:
+                    holder.rollback()
+            done = run.result()
+        failed, *rest = lines(done)[:3]
+        assert failed.startswith(f"FAILED {HOST} {db.name}: ")
+        for one, rows, line in zip((log, other), ("1,507 rows in 2 archives", "5 rows in 1 archive"), rest):
+            assert line.startswith(f"{HOST} {one.name}: {rows} (0.0 MB), 0 partitions dropped, ")
+        assert f"{HOST} {other.name} {period(5)}: 5 of 5 rows, 100 %" in done.stdout
+        assert done.rc == 2
+
+
+def waiting(log: Database) -> set[str]:
+    """Return the names of the server's databases in which a run waits for a lock."""
+    rows = log.execute(
+        "SELECT datname FROM pg_stat_activity WHERE application_name = 'dbfleet.audit' AND wait_event_type = 'Lock'"
+    )
+    return {name for (name,) in rows}
 
 
 def test_what_cannot_be_meant_is_refused_before_a_server_is_asked(pg: LocalPostgresql, key: KeyPair) -> None:

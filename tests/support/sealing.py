@@ -135,4 +135,7 @@ class Sealer:
                     raise _seal_action.StepError(result)
                 return result
 
+            def leave_host(self) -> None:
+                """Leave it as it is: nothing was brought there."""
+
         return Direct().work()

@@ -53,6 +53,19 @@ ARCHIVE_SPEC: dict[str, Any] = {
 }
 del ARCHIVE_SPEC["resync"]
 
+#: Of an engine that has a log in each database.
+LOGS_SPEC: dict[str, Any] = {
+    "logs": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "login_db": {"type": "str", "required": True},
+            "schema": {"type": "str"},
+            "ledger": {"type": "str"},
+        },
+    },
+}
+
 
 class ArchiveStore(Protocol):
     """What an engine supplies: the partitions of one log."""
