@@ -10,13 +10,15 @@ DOCUMENTATION = r"""
 module: postgresql_audit_info
 short_description: Read what a PostgreSQL server is and which databases it has
 description:
-  - Read-only facts that the roles need before they change anything.
+  - Read-only facts that the roles need before they change anything, and that the report is made of.
 version_added: 0.1.0
 author:
   - dbfleet.audit contributors (@dbfleet)
 extends_documentation_fragment:
   - dbfleet.audit.postgresql
   - dbfleet.audit.schema
+  - dbfleet.audit.info
+  - dbfleet.audit.user_checks
 attributes:
   check_mode:
     description: Reads only, in check mode too.
@@ -38,6 +40,21 @@ EXAMPLES = r"""
   dbfleet.audit.postgresql_audit_info:
     databases: ["tenant_*"]
   register: server
+
+- name: Which tables of which tenant are not audited, and which of them ought to be?
+  dbfleet.audit.postgresql_audit_info:
+    databases: ["tenant_*"]
+    gather: [coverage]
+    discover: true
+  register: tenants
+
+- name: What has happened in the last week, by office hours in Berlin?
+  dbfleet.audit.postgresql_audit_info:
+    databases: [shop]
+    gather: [activity]
+    since: 7d
+    time_zone: Europe/Berlin
+  register: week
 """
 
 RETURN = r"""
@@ -104,11 +121,126 @@ catalog_changes:
   sample: [{"object_type": "role", "object": "temp_admin", "change": "appeared", "before": null,
     "after": {"superuser": true, "login": true}, "since": "2026-11-20T03:12:44Z"}]
 limitations:
-  description: Guarantees that this login cannot give.
+  description: Guarantees that this login cannot give, and what of the trails it cannot read.
   returned: always
   type: list
   elements: str
   sample: []
+trails:
+  description:
+    - The trail of each of RV(databases), and of each name in O(databases) that the login may not connect to.
+    - docs/discovery.md tells each field.
+    - With RV(trails[].installed) false, there are coverage, estimate and discovery alone.
+  returned: when O(gather) or O(discover) asks for it
+  type: list
+  elements: dict
+  contains:
+    database:
+      description: The database.
+      returned: always
+      type: str
+      sample: shop
+    schema:
+      description: Schema of the trail.
+      returned: always
+      type: str
+      sample: audit
+    installed:
+      description: Whether there is a trail.
+      returned: success
+      type: bool
+      sample: true
+    error:
+      description: Why it could not be read, or none. Nothing else is there then.
+      returned: always
+      type: str
+      sample: null
+    limitations:
+      description: What this login may not read.
+      returned: success
+      type: list
+      elements: str
+      sample: []
+    coverage:
+      description: Every table that can be audited, ordered by name, and how many are.
+      returned: when asked for
+      type: dict
+      sample: {"auditable": 2, "audited": 1, "tables": [{"table": "public.users", "audited": true, "policy": "users",
+        "classification": "restricted", "retention": "financial", "tags": ["GDPR"],
+        "operations": ["insert", "update", "delete"], "rows": 1200, "bytes": 81920, "inserted": 10, "updated": 5,
+        "deleted": 0, "problem": null}]}
+    estimate:
+      description: What auditing the tables that are not audited would add to the log, and what this was computed from.
+      returned: with coverage or discovery
+      type: dict
+      sample: {"counted_since": "2026-10-01T00:00:00Z", "rows_per_day": 120.0, "bytes_per_day": 48000,
+        "basis": "6240 rows written to 3 tables that are not audited, counted in pg_stat_user_tables, over 52.0 days"}
+    partitions:
+      description:
+        - The log's partitions, how far they reach, and how the log grows; C(projected_bytes) is its size in twelve
+          months if nothing is archived.
+      returned: when asked for and installed
+      type: dict
+      sample: {"interval": "month", "until": "2027-03-01", "ahead": 3, "catch_all_rows": 0, "bytes": 123456,
+        "list": [{"name": "audit_log_2026_11", "from": "2026-11-01", "to": "2026-12-01", "rows": 100, "bytes": 8192}],
+        "growth": [{"month": "2026-11", "rows": 100, "bytes": 8192}], "projected_bytes": 221760}
+    activity:
+      description: Who has changed what, when and by which application.
+      returned: when asked for and installed
+      type: dict
+      sample: {"since": "2026-10-23T10:00:00Z", "until": "2026-11-22T10:00:00Z", "changes": 100,
+        "by_action": {"DELETE": 10, "INSERT": 90}, "by_day": [{"day": "2026-11-01", "changes": 100}],
+        "by_hour": [0, 0, 0, 0, 0, 0, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        "users": [{"name": "ann", "changes": 100}], "tables": [{"name": "public.users", "changes": 100}],
+        "off_hours": {"changes": 100, "users": [{"name": "ann", "changes": 100}]}, "bulk": [],
+        "applications": [{"name": "shop", "changes": 100, "without_user": 3}], "failures": 0, "ddl": 3, "logins": 10,
+        "refused_logins": null}
+    seals:
+      description: How far the log is sealed. V(100000) unsealed rows mean as many or more.
+      returned: when asked for and installed
+      type: dict
+      sample: {"rows_sealed": 10, "unsealed_rows": 5, "last_sealed_at": "2026-11-22T03:00:00Z", "last_number": 7,
+        "unsigned": 0, "oldest_unsealed_at": "2026-11-22T03:00:10Z", "chain": "6f1f4f0e-0b1c-4b29-9d6e-3f1e7b1f2a55"}
+    grants:
+      description: Every privilege on the trail, and whether a trail is meant to give such a one.
+      returned: when asked for and installed
+      type: list
+      elements: dict
+      sample: [{"grantee": "audit_reader", "object": "audit_log", "privileges": ["SELECT"], "expected": true}]
+    settings:
+      description: What decides, in the trail and on the server, over what is recorded, by name.
+      returned: when asked for and installed
+      type: dict
+      sample: {"events": ["ddl", "app"], "partition_interval": "month", "log_connections": "on",
+        "pgaudit.log": "ddl, role"}
+    discovery:
+      description: Tables that look as if they had to be audited, and a policy for each; the likeliest first.
+      returned: when O(discover) is true
+      type: list
+      elements: dict
+      sample: [{"table": "public.patients", "score": 95, "categories": ["health", "personal"],
+        "columns": {"ssn": "national identifier", "diagnosis": "diagnosis"}, "rows": 1200,
+        "policy": {"tables": ["public.patients"], "operations": ["insert", "update", "delete", "truncate"],
+        "columns": {"hash": ["ssn"]}, "classification": "restricted", "tags": ["GDPR", "HIPAA"]}}]
+    proposal:
+      description: The same policies as YAML, to be pasted below C(policies) in C(postgresql_audit_databases).
+      returned: when O(discover) is true
+      type: str
+      sample: |
+        - tables: ["public.patients"]
+          operations: [insert, update, delete, truncate]
+          columns:
+            hash: [ssn]
+          classification: restricted
+          tags: [GDPR, HIPAA]
+checks:
+  description:
+    - What each of O(checks) has found in each database that it is for. C(value) is none, and C(error) says why, where
+      it could not be asked.
+  returned: with O(checks)
+  type: list
+  elements: dict
+  sample: [{"name": "orphans", "database": "shop", "value": 3, "threshold": 0, "ok": false, "error": null}]
 seconds:
   description: How long the module ran, in seconds.
   returned: always
@@ -116,13 +248,16 @@ seconds:
   sample: 0.05
 """
 
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.info import INFO_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import SCHEMA_SPEC
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.user_checks import CHECKS_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.info import gather
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import PostgresqlModule
 
 
 def main() -> None:
-    PostgresqlModule({**SCHEMA_SPEC, "databases": {"type": "list", "elements": "str", "default": ["*"]}}).run(gather)
+    databases = {"type": "list", "elements": "str", "default": ["*"]}
+    PostgresqlModule({**SCHEMA_SPEC, **INFO_SPEC, **CHECKS_SPEC, "databases": databases}).run(gather)
 
 
 if __name__ == "__main__":

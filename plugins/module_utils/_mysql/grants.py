@@ -18,7 +18,7 @@ from .session import Session
 from .trail_catalog import TrailCatalog
 from .trail_tables import LOG, SEQUENCE, VIEWS
 
-_READABLE = (LOG, "policy", "seal", "seal_state", "seal_inventory", *VIEWS)
+READABLE = (LOG, "policy", "seal", "seal_state", "seal_inventory", *VIEWS)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def wanted_rights(readers: Iterable[Account], routines: Iterable[Routine], table
     ]
     if SEQUENCE in tables:
         rights += [Right(account, SEQUENCE, ("SELECT", "INSERT")) for account in (WRITER, OWNER)]
-    rights += [Right(account, name, ("SELECT",)) for account in readers for name in _READABLE]
+    rights += [Right(account, name, ("SELECT",)) for account in readers for name in READABLE]
     for routine in routines:
         rights += routine_rights(routine)
     return rights

@@ -6,15 +6,32 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+from typing import Any
+
+from .._core.activity import offsets
+from .._core.info import attempt, parse_request
 from . import trail_catalog
+from .info_queries import INSTALLED
+from .info_trail import refusal, trail_facts
 from .module import MysqlModule
-from .session import Session
+from .session import Session, pymysql
 from .trail_options import limitations
+from .user_checks import user_checks
 
 
 def gather(module: MysqlModule, session: Session) -> None:
     """Put the facts into the module's results."""
-    trail = trail_catalog.read(session, module.params["schema"])
+    request = parse_request(module.params, datetime.now(timezone.utc))
+    # A zone that nobody knows is the user's to put right, and no reason of a server's.
+    offsets(request.time_zone, request.since, request.until)
+    schema = module.params["schema"]
+    lost: list[str] = []
+
+    def read() -> trail_catalog.TrailCatalog:
+        return trail_catalog.read(session, schema)
+
+    catalog = attempt("accounts and their rights", read, pymysql.MySQLError, refusal, lost)
     module.results.update(
         version={
             "full": session.version,
@@ -23,6 +40,16 @@ def gather(module: MysqlModule, session: Session) -> None:
         },
         read_only=session.read_only,
         event_scheduler=session.on("event_scheduler"),
-        installed=trail.installed,
-        limitations=limitations(trail, session),
+        installed=catalog.installed if catalog else session.one(INSTALLED, {"schema": schema})["number"] > 0,
+        limitations=[*(limitations(catalog, session) if catalog else ()), *lost],
     )
+    if request.wanted:
+        facts: dict[str, Any]
+        try:
+            facts = trail_facts(session, schema, request, catalog)
+        except pymysql.MySQLError as error:
+            facts = {"database": schema, "schema": schema, "error": module.explain(error)}
+        module.results["trails"] = [facts]
+        module.results["limitations"] += facts.get("limitations", ())
+    if module.params["checks"]:
+        module.results["checks"] = user_checks(session, module.params["checks"])

@@ -7,18 +7,25 @@
 from __future__ import annotations
 
 import fnmatch
+from datetime import datetime, timezone
+from typing import Any
 
+from .._core.errors import AuditError
+from .._core.info import Request, parse_request
 from .catalog_snapshot import catalog_changes
+from .info_trail import trail_facts
 from .login import Login, limitations, login_query
 from .module import PostgresqlModule
 from .restart_facts import read_restart
-from .session import Session
+from .session import Session, connect, psycopg2
+from .user_checks import user_checks
 
 _SERVER = """
 SELECT {login} AS login,
        ARRAY(SELECT datname::text FROM pg_database
              WHERE datallowconn AND NOT datistemplate AND has_database_privilege(oid, 'CONNECT')
              ORDER BY datname) AS databases,
+       ARRAY(SELECT datname::text FROM pg_database WHERE NOT has_database_privilege(oid, 'CONNECT')) AS closed,
        (SELECT default_version FROM pg_available_extensions WHERE name = 'pgaudit') AS pgaudit,
        EXISTS (SELECT FROM pg_settings WHERE name = 'pgaudit.log') AS pgaudit_loaded
 """
@@ -26,6 +33,9 @@ SELECT {login} AS login,
 
 def gather(module: PostgresqlModule, session: Session) -> None:
     """Put the facts into the module's results."""
+    request = parse_request(module.params, datetime.now(timezone.utc))
+    if request.wanted:
+        _require_zone(session, request.time_zone)
     server = session.one(_SERVER.replace("{login}", login_query(session)))
     login = Login.read(server.login, session)
     patterns = module.params["databases"]
@@ -42,3 +52,35 @@ def gather(module: PostgresqlModule, session: Session) -> None:
         catalog_changes=catalog_changes(session, module.params["schema"]),
         restart=read_restart(session) if login.superuser else None,
     )
+    if request.wanted:
+        # That a pattern leaves out what is closed to the login is nothing to report; a name is.
+        closed = set(server.closed).intersection(patterns)
+        trails = [_trail(module, request, name) for name in sorted(closed.union(module.results["databases"]))]
+        module.results["trails"] = trails
+        module.results["limitations"] += [
+            f"{trail['database']}: {lost}" for trail in trails for lost in trail.get("limitations", ())
+        ]
+    if module.params["checks"]:
+        module.results["checks"] = user_checks(module.params, module.results["databases"])
+
+
+def _require_zone(session: Session, time_zone: str) -> None:
+    try:
+        session.one("SELECT now() AT TIME ZONE %(time_zone)s", {"time_zone": time_zone})
+    except psycopg2.errors.InvalidParameterValue:
+        raise AuditError(
+            f"time_zone: {time_zone!r} is none that the server knows; give a name like Europe/Berlin"
+        ) from None
+
+
+def _trail(module: PostgresqlModule, request: Request, database: str) -> dict[str, Any]:
+    """Read one database; of one that cannot be read, the error takes the place of its facts."""
+    schema = module.params["schema"]
+    try:
+        session = connect({**module.params, "login_db": database})
+        try:
+            return trail_facts(session, schema, request)
+        finally:
+            session.close()
+    except (AuditError, psycopg2.Error) as error:
+        return {"database": database, "schema": schema, "error": str(error).strip()}

@@ -41,7 +41,7 @@ _ROW_GUARD_TYPE = 1 + 2 + 8 + 16
 
 
 #: Tables that readers may read besides the log and its views.
-_READABLE = ("policy", "setting", "catalog_snapshot", "seal", "seal_state", "seal_inventory")
+READABLE = ("policy", "setting", "catalog_snapshot", "seal", "seal_state", "seal_inventory")
 
 
 def plan_trail(options: TrailOptions, catalog: TrailCatalog, quoter: Quoter) -> Plan:
@@ -272,7 +272,7 @@ class _Builder:
     def grants(self) -> None:
         readers = (READER, *self.options.readers)
         select = dict.fromkeys(readers, "SELECT")
-        wanted: dict[str, dict[str, str]] = dict.fromkeys((*tables.VIEWS, *_READABLE), select)
+        wanted: dict[str, dict[str, str]] = dict.fromkeys((*tables.VIEWS, *READABLE), select)
         wanted["audit_log_data"] = {WRITER: "INSERT", **select}
         wanted["audit_log_id_seq"] = {WRITER: "USAGE"}
         wanted["hash_key"] = {WRITER: "SELECT"}

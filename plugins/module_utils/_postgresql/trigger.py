@@ -22,7 +22,7 @@ PREFIX = "dbfleet_audit_"
 
 # pg_trigger.tgtype: ROW 1, INSERT 4, DELETE 8, UPDATE 16, TRUNCATE 32; AFTER and STATEMENT are the absence of a bit
 # (PostgreSQL, catalog/pg_trigger.h).
-_EVENT_BITS = {"insert": 4, "delete": 8, "update": 16, "truncate": 32}
+EVENT_BITS = {"insert": 4, "delete": 8, "update": 16, "truncate": 32}
 _ROW_BIT = 1
 
 #: An UPDATE that changes no byte of the row never reaches the function.
@@ -60,7 +60,7 @@ class Trigger:
     @property
     def kind(self) -> int:
         """The value of pg_trigger.tgtype."""
-        return _EVENT_BITS[self.operation] + (_ROW_BIT if self.per_row else 0)
+        return EVENT_BITS[self.operation] + (_ROW_BIT if self.per_row else 0)
 
     @property
     def object(self) -> str:

@@ -1,0 +1,156 @@
+# Copyright: dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Facts about a trail, put together out of what engines answer."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from ansible_collections.dbfleet.audit.plugins.module_utils._core import info
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.activity import offsets
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy import parse_policies
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy_versions import StoredPolicy
+
+UTC = datetime.timezone.utc
+NOW = datetime.datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def table(name, operations=(), **more):
+    values = {"rows": 0, "bytes": 0, "width": 100.0, "name_bytes": 20, "columns": 5, "inserted": 0, "updated": 0}
+    values.update(deleted=0, disabled=(), parent=None)
+    values.update(more)
+    return info.AuditedTable(schema="public", name=name, operations=operations, **values)
+
+
+def policies(*raw):
+    return parse_policies(list(raw), "shop")
+
+
+def request(**params):
+    return info.parse_request({**{name: spec.get("default") for name, spec in info.INFO_SPEC.items()}, **params}, NOW)
+
+
+def test_the_default_is_the_last_thirty_days():
+    asked = request()
+    assert (asked.until, asked.until - asked.since) == (NOW, datetime.timedelta(days=30))
+    assert (asked.wanted, request(gather=["seals"]).wanted, request(discover=True).wanted) == (False, True, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("07:00-19:00", (420, 1140, False)), ("22:00 - 06:30", (1320, 390, True))]
+)
+def test_office_hours(text, expected):
+    asked = request(office_hours=text)
+    assert (asked.opens, asked.closes, asked.over_midnight) == expected
+
+
+@pytest.mark.parametrize("text", ["", "7-19", "07:00-25:00", "09:00-09:00", "24:30-09:00"])
+def test_office_hours_that_are_none(text):
+    with pytest.raises(AuditError, match="office_hours"):
+        request(office_hours=text)
+
+
+def test_a_table_is_audited_when_its_triggers_are_what_its_policy_asks_for():
+    rules = policies({"tables": ["public.a"], "operations": ["delete"]}, {"tables": ["public.*"], "name": "all"})
+    tables = [
+        table("a", ("delete",)),
+        table("b", ("insert", "update", "delete")),
+        table("c", ("insert",)),
+        table("d"),
+        table("e", None),
+    ]
+    entries = {entry["table"]: entry for entry in info.coverage(tables, rules)["tables"]}
+    assert [entries[f"public.{name}"]["audited"] for name in "abcde"] == [True, True, False, False, None]
+    assert entries["public.b"]["problem"] == "policy all asks for truncate, and no trigger records it"
+    assert entries["public.e"]["problem"] == "the login does not see whether it has triggers"
+    assert [found.name for found in info.unaudited(tables, rules)] == ["c", "d"]
+
+
+def test_what_nobody_can_see_is_unknown_and_not_zero():
+    assert info.coverage([table("e", None)], [])["audited"] is None
+    assert info.coverage([], [])["audited"] == 0
+
+
+def test_a_child_is_under_the_policy_of_the_table_that_it_inherits_from():
+    rules = policies({"tables": ["public.parent"], "name": "p"})
+    found = info.coverage([table("child", parent=("public", "parent")), table("parent")], rules)["tables"]
+    assert [entry["policy"] for entry in found] == ["p", "p"]
+
+
+def test_only_policies_in_force_count_in_their_order():
+    definition = policies({"tables": ["public.a"]})[0].definition()
+    stored = [
+        StoredPolicy(1, "old", 1, definition, False),
+        StoredPolicy(2, "second", 2, definition | {"tables": ["public.*"]}, True),
+        StoredPolicy(3, "first", 1, definition | {"redact_defaults": False}, True),
+    ]
+    assert [policy.name for policy in info.in_force(stored, "shop")] == ["first", "second"]
+
+
+def test_an_update_costs_two_images_of_the_row():
+    since = NOW - datetime.timedelta(days=10)
+    image = 100 + 20 + 5 * 6
+    inserts = info.estimate([table("a", inserted=1000)], since, NOW, "counted")
+    updates = info.estimate([table("a", updated=1000)], since, NOW, "counted")
+    assert (inserts["rows_per_day"], inserts["bytes_per_day"]) == (100.0, 100 * (300 + image))
+    assert updates["bytes_per_day"] == 100 * (300 + 2 * image)
+    assert inserts["counted_since"] == "2026-11-10T12:00:00Z"
+
+
+def test_a_count_of_an_hour_is_not_taken_for_a_day_of_such_hours():
+    answer = info.estimate([table("a", inserted=1000)], NOW - datetime.timedelta(hours=1), NOW, "counted")
+    assert answer["rows_per_day"] == 1000.0
+
+
+def test_without_counts_there_is_a_reason_and_no_number():
+    assert info.estimate([table("a")], None, NOW, "it does not count") == {
+        "counted_since": None,
+        "rows_per_day": None,
+        "bytes_per_day": None,
+        "basis": "it does not count",
+    }
+
+
+def period(begin, end, size, rows=1):
+    return {"name": f"p{begin}", "from": begin, "to": end, "rows": rows, "bytes": size}
+
+
+def test_growth_is_by_month_and_projected_by_complete_ones():
+    found = [
+        period(None, "2026-08-01", 5),
+        period("2026-08-01", "2026-09-01", 1),
+        period("2026-09-01", "2026-10-01", 100),
+        period("2026-10-01", "2026-11-01", 200, rows=7),
+        period("2026-11-01", "2026-12-01", 10),
+        period("2026-12-01", "2027-01-01", 1, rows=0),
+        period("2027-01-01", None, 1, rows=0),
+    ]
+    answer = info.partitions(found, None, 0, NOW)
+    assert (answer["interval"], answer["until"], answer["ahead"]) == ("month", "2027-01-01", 1)
+    assert answer["growth"][2] == {"month": "2026-10", "rows": 7, "bytes": 200}
+    assert [month["month"] for month in answer["growth"]] == ["2026-08", "2026-09", "2026-10", "2026-11"]
+    assert answer["bytes"] == 318
+    assert answer["projected_bytes"] == 318 + 12 * round((1 + 100 + 200) / 3)
+
+
+def test_weeks_are_added_up_and_a_first_month_is_drawn_out():
+    weeks = [period("2026-11-02", "2026-11-09", 70), period("2026-11-09", "2026-11-16", 70)]
+    answer = info.partitions(weeks, None, 0, NOW)
+    assert (answer["interval"], answer["growth"]) == ("week", [{"month": "2026-11", "rows": 2, "bytes": 140}])
+    assert answer["projected_bytes"] == 140 + 12 * round(140 * 30 / 20)
+    assert (
+        info.partitions([period("2026-11-01", "2026-12-01", 8192, rows=0)], "month", 0, NOW)["projected_bytes"] == 8192
+    )
+    assert info.partitions([], None, None, NOW)["until"] is None
+
+
+def test_the_offsets_of_a_zone_change_with_its_summer_time():
+    since, until = (datetime.datetime(2026, month, 1, tzinfo=UTC) for month in (9, 12))
+    end_of_summer = datetime.datetime(2026, 10, 25, 1, tzinfo=UTC)
+    assert offsets("Europe/Berlin", since, until) == [(end_of_summer, 7200), (until, 3600)]
+    assert offsets("UTC", since, until) == [(until, 0)]
+    with pytest.raises(AuditError, match="none that this host knows"):
+        offsets("Nowhere", since, until)
