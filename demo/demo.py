@@ -176,6 +176,8 @@ def prove(fleet: Fleet, findings: report.Findings) -> None:
     with step("the record is put right; verify.yml"):
         watched.run_script("tamper.sql", somebody=report.CURIOUS)
         findings.verified = messages(playbook("verify.yml", "verify.log"), r"^(OK|FAILED) ")
+    with step("report.yml"):
+        findings.reported = printed(playbook("report.yml", "report.log"))
 
 
 def password_hash() -> str:

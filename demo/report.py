@@ -78,6 +78,7 @@ class Findings:
     verified: list[str] = dataclasses.field(default_factory=list)
     sealed: list[str] = dataclasses.field(default_factory=list)
     tampered: list[str] = dataclasses.field(default_factory=list)
+    reported: list[str] = dataclasses.field(default_factory=list)
 
 
 def show(fleet: Fleet, findings: Findings) -> None:
@@ -95,6 +96,7 @@ def show(fleet: Fleet, findings: Findings) -> None:
     entry("a second run", ", ".join(f"{name} changed={count}" for name, count in findings.changed.items()))
     entries("seal.yml", findings.sealed)
     entries("verify.yml", findings.verified)
+    entries("report.yml", findings.reported)
     heading("What auditing cost in this run")
     for cost in findings.costs:
         show_cost(cost)

@@ -1,0 +1,203 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The compliance report of a fleet as a model that all formats are written from. Pure functions."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from ansible_collections.dbfleet.audit.plugins.plugin_utils import _profiles, _report_fleet
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_alerts import alerts
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks import (
+    LEVELS,
+    Context,
+    Result,
+    instant,
+    server_checks,
+    worst,
+)
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_controls import controls
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_settings import retention_check
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_trail import trail_checks
+
+POSTURES = ("green", "amber", "red", "unknown")
+
+#: Where the role keeps the facts of a host.
+_FACTS = "_audit_report_facts"
+
+_UNASKED = "it was not reached, or not asked in this run"
+
+#: What stands in the report of a database as it was gathered.
+_KEPT = ("installed", "error", "estimate", "partitions", "seals", "exceptions", "problems")
+
+
+def of_hosts(
+    hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the report of what the role has kept of each host; see report()."""
+    known = {host: hostvars[host].get(_FACTS) for host in hosts}
+    facts = {host: kept for host, kept in known.items() if kept}
+    return report(facts, hosts, {**options, "collection_version": _version()})
+
+
+def _version() -> str:
+    """Return the version of the collection: an installed one has a manifest, a checkout what it is built from."""
+    top = pathlib.Path(__file__).parents[2]
+    manifest = top / "MANIFEST.json"
+    if manifest.exists():
+        return str(json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"])
+    return str(yaml.safe_load((top / "galaxy.yml").read_text(encoding="utf-8"))["version"])
+
+
+def report(facts: Mapping[str, Any], hosts: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the report.
+
+    :param facts: by host, as `_report_inputs.facts()` makes them; a host that is missing has not answered.
+    :param hosts: all that should have answered.
+    :param options: `title`, `generated_at`, `collection_version`, `period` (`name`, `since`, `until`), `profiles`,
+        `thresholds` and `max_unsealed_hours`.
+    """
+    answers = {host: facts.get(host) or {"status": "unreachable", "reason": _UNASKED} for host in hosts}
+    contexts = {host: _context(host, options) for host in hosts}
+    results = {host: _results(answers[host], contexts[host]) for host in hosts}
+    found = {host: _by_check(results[host]) for host in hosts}
+    entries = [_host(host, answers[host], results[host], found[host]) for host in hosts]
+    # A standby has its primary's log: what it holds would count twice.
+    trails = [(host, trail) for host in hosts if not _is_copy(answers[host]) for trail in _readable(answers[host])]
+    ages = {host: answer.get("retention") for host, answer in answers.items()}
+    proven = controls(options["profiles"], found, ages)
+    crossed = alerts(answers, contexts, options["thresholds"])
+    return {
+        **{key: options[key] for key in ("title", "generated_at", "collection_version", "period", "profiles")},
+        "thresholds": dict(options["thresholds"]),
+        "summary": _summary(entries, trails, proven),
+        "hosts": entries,
+        "controls": proven,
+        "activity": _report_fleet.activity(trails),
+        "growth": _report_fleet.growth(trails),
+        "discovery": _report_fleet.discovery(trails),
+        "proposals": _report_fleet.proposals(trails),
+        "checks": [{"host": host, **check} for host in hosts for check in answers[host].get("checks") or []],
+        "alerts": crossed,
+    }
+
+
+def _context(host: str, options: Mapping[str, Any]) -> Context:
+    return Context(
+        host=host,
+        now=instant(options["generated_at"]),
+        max_unsealed_hours=options["max_unsealed_hours"],
+        retention=_profiles.shortest_retention(options["profiles"]),
+        thresholds=options["thresholds"],
+    )
+
+
+def _results(answer: Mapping[str, Any], context: Context) -> list[Result]:
+    if answer["status"] != "ok":
+        return [Result("reachable", "unknown", answer["reason"] or answer["status"], context.run("report"))]
+    return [
+        *server_checks(answer, context),
+        *[result for trail in answer.get("trails") or [] for result in trail_checks(trail, context)],
+        retention_check(answer.get("retention"), context.retention),
+    ]
+
+
+def _by_check(results: Iterable[Result]) -> dict[str, Result]:
+    """Return the worst result of each check; a host has several databases."""
+    found: dict[str, Result] = {}
+    for result in results:
+        known = found.get(result.check)
+        if known is None or LEVELS.index(result.level) > LEVELS.index(known.level):
+            found[result.check] = result
+    return found
+
+
+def _readable(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [trail for trail in answer.get("trails") or [] if not trail.get("error")]
+
+
+def _is_copy(answer: Mapping[str, Any]) -> bool:
+    server = answer.get("server") or {}
+    return bool(server.get("in_recovery") or server.get("read_only"))
+
+
+def _host(
+    host: str, answer: Mapping[str, Any], results: Sequence[Result], found: Mapping[str, Result]
+) -> dict[str, Any]:
+    version = (answer.get("server") or {}).get("version") or {}
+    level = worst(result for result in results if result.level != "unknown")
+    return {
+        "name": host,
+        "engine": version.get("vendor") or answer.get("engine", ""),
+        "version": version.get("full", ""),
+        "standby": _is_copy(answer),
+        "posture": "unknown" if answer["status"] != "ok" else {"ok": "green"}.get(level, level),
+        "reason": answer.get("reason", ""),
+        "findings": [_finding(result) for result in _worst_first(results)],
+        "checks": {check: {"level": result.level, "text": result.text} for check, result in found.items()},
+        "databases": [_database(trail) for trail in answer.get("trails") or []],
+    }
+
+
+def _worst_first(results: Iterable[Result]) -> list[Result]:
+    bad = [result for result in results if result.level in ("red", "amber")]
+    return sorted(bad, key=lambda result: -LEVELS.index(result.level))
+
+
+def _finding(result: Result) -> dict[str, str]:
+    return {key: getattr(result, key) for key in ("level", "check", "database", "text", "fix")}
+
+
+def _database(trail: Mapping[str, Any]) -> dict[str, Any]:
+    coverage, partitions, seals, activity = (
+        trail.get(name) or {} for name in ("coverage", "partitions", "seals", "activity")
+    )
+    return {
+        "name": trail["database"],
+        "auditable": coverage.get("auditable", 0),
+        "audited": coverage.get("audited", 0),
+        "changes": activity.get("changes", 0),
+        "failures": activity.get("failures", 0),
+        "log_bytes": partitions.get("bytes"),
+        "projected_bytes": partitions.get("projected_bytes"),
+        "partitions_until": partitions.get("until"),
+        "partitions_ahead": partitions.get("ahead"),
+        "last_sealed_at": seals.get("last_sealed_at"),
+        "unsealed_rows": seals.get("unsealed_rows"),
+        "tables": coverage.get("tables", []),
+        **{key: trail.get(key) for key in _KEPT},
+    }
+
+
+def _summary(
+    entries: Sequence[Mapping[str, Any]],
+    trails: Sequence[tuple[str, Mapping[str, Any]]],
+    proven: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    def total(part: str, name: str) -> int:
+        return sum((trail.get(part) or {}).get(name) or 0 for _host, trail in trails)
+
+    # What a login cannot see is not counted as not audited.
+    seen = [trail["coverage"] for _host, trail in trails if (trail.get("coverage") or {}).get("audited") is not None]
+    auditable, audited = (sum(coverage[name] for coverage in seen) for name in ("auditable", "audited"))
+    postures = [entry["posture"] for entry in entries]
+    return {
+        "hosts": len(entries),
+        **{posture: postures.count(posture) for posture in POSTURES},
+        "auditable": auditable,
+        "audited": audited,
+        "coverage": round(audited / auditable, 4) if auditable else None,
+        "changes": total("activity", "changes"),
+        "failures": total("activity", "failures"),
+        "unsealed_rows": total("seals", "unsealed_rows"),
+        "controls_met": sum(control["met"] is True for control in proven),
+        "controls_not_met": sum(control["met"] is False for control in proven),
+        "controls": len(proven),
+    }

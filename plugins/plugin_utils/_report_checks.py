@@ -1,0 +1,159 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the report checks of a host as a whole, and the frame of all checks. Pure functions on what was gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+#: Every check by its id, as reports, controls, JUnit and Prometheus call it.
+CHECKS = {
+    "reachable": "The server answered, and so did its databases",
+    "trail_installed": "The audit trail is installed",
+    "coverage": "Every table that could be audited is",
+    "drift": "Auditing is as the inventory asks for",
+    "exceptions": "No exception has expired",
+    "partitions_ahead": "Partitions of the log are made ahead of time",
+    "catch_all_empty": "No row waits in the catch-all partition",
+    "sealed": "Rows are sealed in time",
+    "seals_signed": "Every seal is signed",
+    "append_only": "Guards and rights on the log are as they have to be",
+    "statements": "Statement auditing is as the inventory asks for",
+    "ddl_recorded": "DDL is recorded",
+    "logins_recorded": "Logins are recorded",
+    "reads_recorded": "Reads are recorded of something",
+    "user_context": "Changes name the application's user",
+    "sensitive_columns": "No table that looks sensitive goes without audit",
+    "retention": "Archives are kept for as long as the profiles ask",
+    "pending_restart": "No restart is pending",
+    "audit_failures": "No change went unrecorded",
+    "limitations": "The login can give every guarantee",
+    "user_checks": "Every check of your own is within its threshold",
+}
+
+#: From the best to the worst.
+LEVELS = ("ok", "unknown", "amber", "red")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a check has found.
+
+    :ivar level: one of LEVELS; unknown where what was gathered does not tell.
+    :ivar fix: the command or the setting that mends it.
+    :ivar database: empty for the host.
+    """
+
+    check: str
+    level: str
+    text: str
+    fix: str = ""
+    database: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the checks go by beside the facts of a host.
+
+    :ivar now: when the facts were gathered.
+    :ivar max_unsealed_hours: after which a row that is in no seal is too old.
+    :ivar retention: the least age of archives that the profiles ask for, or None.
+    """
+
+    host: str
+    now: datetime
+    max_unsealed_hours: float = 24
+    retention: str | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def run(self, playbook: str) -> str:
+        """Return the command that runs a playbook on this host."""
+        return f"ansible-playbook dbfleet.audit.{playbook} --limit {self.host}"
+
+
+def instant(text: str) -> datetime:
+    """Return the time of an ISO text; one without a zone is UTC."""
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+def worst(results: Iterable[Result]) -> str:
+    """Return the worst level of all; ok when there are none."""
+    return max((result.level for result in results), key=LEVELS.index, default="ok")
+
+
+def named(names: Sequence[str], most: int = 5) -> str:
+    """Return names in one line, the first few of many."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number of things with its verb's subject in words: 1 table, 4,211 rows."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def server_checks(facts: Mapping[str, Any], context: Context) -> list[Result]:
+    """Return what the checks of a server that has answered have found."""
+    server = facts.get("server") or {}
+    return [
+        Result("reachable", "ok", "answered"),
+        _restart(server, context),
+        *_statements(facts.get("statements"), context),
+        *_own_checks(facts.get("checks") or []),
+        *[Result("limitations", "amber", text) for text in server.get("limitations") or []],
+    ]
+
+
+def _restart(server: Mapping[str, Any], context: Context) -> Result:
+    errors = [str(error) for error in (server.get("restart") or {}).get("errors") or []]
+    if errors:
+        text = f"the server would not start again: {named(errors, 3)}"
+        return Result("pending_restart", "red", text, "mend the configuration")
+    waiting = pending(server)
+    if waiting:
+        fix = f"{context.run('site')} -e pgaudit_restart=auto"
+        return Result("pending_restart", "amber", f"a restart is pending: {named(waiting)}", fix)
+    return Result("pending_restart", "ok", "none is pending")
+
+
+def pending(server: Mapping[str, Any]) -> list[str]:
+    """Return what waits for a restart of a server."""
+    waiting = [str(item) for item in (server.get("restart") or {}).get("pending") or []]
+    return [*waiting, "pgaudit"] if server.get("waits_for_pgaudit") else waiting
+
+
+def _statements(statements: Mapping[str, Any] | None, context: Context) -> list[Result]:
+    if not statements:
+        return [Result(name, "unknown", "not asked") for name in ("statements", "reads_recorded")]
+    if not statements["enabled"]:
+        reason = statements.get("reason") or "switched off for this host"
+        return [
+            Result("statements", "amber", f"no statement auditing: {reason}", "see docs/statements.md"),
+            Result("reads_recorded", "unknown", "no statement auditing"),
+        ]
+    reads = (
+        Result("reads_recorded", "ok", "some reads are recorded: those that the settings name")
+        if statements.get("reads")
+        else Result("reads_recorded", "unknown", "no setting asks for reads; see pgaudit_objects")
+    )
+    problems = [str(problem) for problem in statements["problems"]]
+    if problems:
+        return [Result("statements", "red", f"not as asked: {named(problems)}", context.run("site")), reads]
+    return [Result("statements", "ok", "as asked"), reads]
+
+
+def _own_checks(checks: Iterable[Mapping[str, Any]]) -> list[Result]:
+    results = []
+    for check in checks:
+        database = check.get("database") or ""
+        if check.get("error"):
+            results.append(Result("user_checks", "red", f"{check['name']}: {check['error']}", database=database))
+            continue
+        text = f"{check['name']}: {check['value']}, at most {check['threshold']}"
+        results.append(Result("user_checks", "ok" if check["ok"] else "red", text, database=database))
+    return results

@@ -1,0 +1,178 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What goes into the report: the role's variables, and what the modules have answered for a host. Pure functions."""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._profiles import PROFILES
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_alerts import THRESHOLDS
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks import instant
+
+FORMATS = ("html", "json", "junit", "prometheus")
+
+_MONTHS = {"month": 1, "quarter": 3, "year": 12}
+_CHECK_KEYS = {"name", "query", "threshold", "databases"}
+_PERIODS = "week, month, quarter, year or {since, until}"
+
+
+def input_problems(given: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the role's variables, before a server is asked.
+
+    :param given: `period`, `thresholds`, `checks` and `profiles`.
+    """
+    problems = [
+        f"audit_report_thresholds: there is no {name}; choose from {', '.join(THRESHOLDS)}"
+        for name in sorted(set(given["thresholds"]) - set(THRESHOLDS))
+    ]
+    problems += [
+        f"audit_profiles: there is no {name}; choose from {', '.join(PROFILES)}"
+        for name in given["profiles"]
+        if name not in PROFILES
+    ]
+    period_ = given["period"]
+    if isinstance(period_, Mapping):
+        if set(period_) != {"since", "until"}:
+            problems.append(f"audit_report_period has {', '.join(sorted(period_)) or 'nothing'}; give {_PERIODS}")
+    elif period_ not in ("week", *_MONTHS):
+        problems.append(f"audit_report_period is {period_!r}; give {_PERIODS}")
+    for number, check in enumerate(given["checks"]):
+        where = f"audit_report_checks[{number}]"
+        problems += [f"{where}: unknown key {key}" for key in sorted(set(check) - _CHECK_KEYS)]
+        problems += [f"{where}: {key} is missing" for key in ("name", "query", "threshold") if check.get(key) is None]
+    return problems
+
+
+def period(given: str | Mapping[str, Any], now: str) -> dict[str, str]:
+    """Return the time that the report is about, as `name`, `since` and `until`; a name means the time until now.
+
+    :param now: as in 2026-11-22T10:00:00Z.
+    """
+    if isinstance(given, Mapping):
+        # YAML reads a bare date as one.
+        return {"name": "custom", "since": str(given["since"]), "until": str(given["until"])}
+    end = instant(now)
+    start = end - timedelta(days=7) if given == "week" else _months_before(end, _MONTHS[given])
+    return {"name": given, "since": start.strftime("%Y-%m-%dT%H:%M:%SZ"), "until": now}
+
+
+def _months_before(end: datetime, months: int) -> datetime:
+    year, month = divmod(end.year * 12 + end.month - 1 - months, 12)
+    return end.replace(year=year, month=month + 1, day=min(end.day, calendar.monthrange(year, month + 1)[1]))
+
+
+def host_facts(gathered: Mapping[str, Any], today: str) -> dict[str, Any]:
+    """Return the facts of a host, which the report is made from.
+
+    :param gathered: `engine`; `info`, the result of the module for information; `compared`, the results of the module
+        for verification; `targets`, the databases in their order, each with `name` and `exceptions`; `statements`;
+        `retention`; `unreachable`; `error`, why asking ended early, or empty. What was not asked is missing.
+    :param today: as in 2026-11-22.
+    """
+    info = gathered.get("info") or {}
+    facts = {
+        "engine": gathered["engine"],
+        "status": "unreachable" if gathered.get("unreachable") else "failed" if gathered.get("error") else "ok",
+        "reason": gathered.get("error") or "",
+        "retention": gathered.get("retention"),
+    }
+    if facts["status"] != "ok":
+        return facts
+    statements = gathered.get("statements")
+    server = {key: value for key, value in info.items() if key not in ("trails", "checks", "statements")}
+    of_trails = {
+        f"{trail['database']}: {text}" for trail in info.get("trails") or [] for text in trail.get("limitations") or []
+    }
+    server["limitations"] = [text for text in info.get("limitations") or [] if text not in of_trails]
+    server["waits_for_pgaudit"] = bool(statements and statements.get("restart_required"))
+    compared = dict(zip((target["name"] for target in gathered["targets"]), gathered["compared"]))
+    targets = {target["name"]: target for target in gathered["targets"]}
+    return {
+        **facts,
+        "server": server,
+        "trails": [
+            _trail(trail, *_of(trail["database"], targets, compared), today, info.get("limitations") or [])
+            for trail in info.get("trails") or []
+        ],
+        "statements": statements,
+        "checks": info.get("checks") or [],
+    }
+
+
+def _of(database: str, targets: Mapping[str, Any], compared: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return a database's target and comparison; a server that has one trail has one of each, without a name."""
+    name = database if database in targets else ""
+    return targets.get(name) or {}, compared.get(name) or {}
+
+
+def _trail(
+    trail: Mapping[str, Any],
+    target: Mapping[str, Any],
+    compared: Mapping[str, Any],
+    today: str,
+    known: Sequence[str],
+) -> dict[str, Any]:
+    return {
+        **trail,
+        "problems": _problems(compared),
+        "exceptions": [
+            {**exception, "expired": bool(exception.get("until")) and str(exception["until"]) < today}
+            for exception in target.get("exceptions") or []
+        ],
+        # What the login cannot do is said once for the server.
+        "limitations": [
+            text
+            for text in dict.fromkeys([*(trail.get("limitations") or []), *(compared.get("limitations") or [])])
+            if text not in known
+        ],
+    }
+
+
+def _problems(compared: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    if compared.get("failed"):
+        return [{"type": "refused", "detail": compared["msg"]}]
+    return compared.get("problems")
+
+
+def pgaudit_facts(
+    configured: Mapping[str, Any] | None, preload: Mapping[str, Any] | None, enabled: bool
+) -> dict[str, Any] | None:
+    """Return what the report says of pgaudit, from the predictions of its modules in check mode."""
+    if not enabled:
+        return {"enabled": False, "problems": []}
+    if not configured or "differences" not in configured:
+        return None
+    preload = preload or {}
+    classes = configured["settings"].get("pgaudit.log", "")
+    return {
+        "enabled": True,
+        "problems": [*preload.get("differences", []), *configured["differences"]],
+        "restart_required": bool(preload.get("restart_required")),
+        "reads": bool(configured["objects"]) or bool({"read", "all"} & _words(classes)),
+    }
+
+
+def plugin_facts(result: Mapping[str, Any] | None, enabled: bool) -> dict[str, Any] | None:
+    """Return what the report says of server_audit, from the prediction of its module in check mode."""
+    if not enabled:
+        return {"enabled": False, "problems": []}
+    if not result or "available" not in result:
+        return None
+    if not result["available"]:
+        return {"enabled": False, "reason": result["reason"], "problems": []}
+    events = _words(result["settings"]["events"])
+    return {
+        "enabled": True,
+        "problems": result["differences"],
+        "reads": bool(events & {"", "query", "table", "query_dml"}),
+    }
+
+
+def _words(text: str) -> set[str]:
+    return {word.strip().lower() for word in str(text).split(",")}

@@ -1,0 +1,222 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the report checks of a database's trail, from what the modules have returned of it. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.pattern import Pattern
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks import (
+    Context,
+    Result,
+    counted,
+    instant,
+    named,
+)
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_settings import settings_checks
+
+#: Types of problems that have a check of their own.
+_RIGHTS = ("grant", "not_refused")
+_EXPIRED = "exception_expired"
+
+#: From which share of changes without an application's user on it is worth a word, unless a threshold says.
+_USUAL_CONTEXT = 90
+
+
+def trail_checks(trail: Mapping[str, Any], context: Context) -> list[Result]:
+    """Return what the checks of one database have found."""
+    if trail.get("error"):
+        found = [Result("reachable", "red", f"could not be read: {trail['error']}", context.run("verify"))]
+    elif not trail.get("installed"):
+        found = [
+            Result("trail_installed", "red", "there is no audit trail, and it was asked for", context.run("site")),
+            *_sensitive(trail),
+        ]
+    else:
+        found = [
+            Result("trail_installed", "ok", "installed"),
+            _coverage(trail, context),
+            _drift(trail, context),
+            _exceptions(trail),
+            *_partitions(trail.get("partitions"), context),
+            *_seals(trail.get("seals"), context),
+            _rights(trail, context),
+            *_activity(trail.get("activity"), context),
+            *settings_checks(trail),
+            *_sensitive(trail),
+            *[Result("limitations", "amber", text) for text in trail.get("limitations") or []],
+        ]
+    return [Result(one.check, one.level, one.text, one.fix, trail["database"]) for one in found]
+
+
+def unaudited(trail: Mapping[str, Any]) -> list[str]:
+    """Return the names of tables that are known not to be audited, and are no valid exception."""
+    return [table["table"] for table in _asked_for(trail) if table["audited"] is False]
+
+
+def _asked_for(trail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the tables that could be audited, less the valid exceptions."""
+    patterns = [
+        Pattern.parse(entry["table"], "exceptions")
+        for entry in trail.get("exceptions") or []
+        if not entry.get("expired")
+    ]
+    tables = (trail.get("coverage") or {}).get("tables") or []
+    return [
+        table for table in tables if not any(pattern.matches(*table["table"].split(".", 1)) for pattern in patterns)
+    ]
+
+
+def _coverage(trail: Mapping[str, Any], context: Context) -> Result:
+    coverage = trail.get("coverage")
+    if not coverage or coverage["audited"] is None:
+        return Result("coverage", "unknown", "this login does not see which tables are audited")
+    missing, text = unaudited(trail), f"{coverage['audited']:,} of {counted(coverage['auditable'], 'table')} audited"
+    broken = [
+        f"{table['table']} ({table['problem']})"
+        for table in _asked_for(trail)
+        if table.get("problem") and table["audited"] is not None
+    ]
+    if broken:
+        return Result("coverage", "red", f"{text}; not as they were: {named(broken)}", context.run("site"))
+    if missing:
+        fix = f"add a policy or an exception for them, then {context.run('site')}"
+        return Result("coverage", "amber", f"{text}; without: {named(missing)}", fix)
+    return Result("coverage", "ok", text)
+
+
+def _drift(trail: Mapping[str, Any], context: Context) -> Result:
+    if trail.get("problems") is None:
+        return Result("drift", "unknown", "not compared with the inventory")
+    problems = [
+        problem["detail"]
+        for problem in trail["problems"]
+        if problem["type"] not in (*_RIGHTS, _EXPIRED) and not _is_guard(problem)
+    ]
+    if problems:
+        text = f"{counted(len(problems), 'difference')} from what was asked: {named(problems, 3)}"
+        return Result("drift", "red", text, context.run("site"))
+    return Result("drift", "ok", "as asked")
+
+
+def _is_guard(problem: Mapping[str, Any]) -> bool:
+    return "guard" in problem["detail"]
+
+
+def _exceptions(trail: Mapping[str, Any]) -> Result:
+    exceptions = trail.get("exceptions") or []
+    expired = [f"{entry['table']} ({entry['until']})" for entry in exceptions if entry.get("expired")]
+    if expired:
+        fix = "audit them, or have the exception approved anew"
+        return Result("exceptions", "red", f"expired: {named(expired)}", fix)
+    return Result("exceptions", "ok", f"{counted(len(exceptions), 'exception')}, none expired")
+
+
+def _partitions(partitions: Mapping[str, Any] | None, context: Context) -> list[Result]:
+    if not partitions:
+        return [Result(name, "unknown", "not gathered") for name in ("partitions_ahead", "catch_all_empty")]
+    ahead, wanted = partitions["ahead"], context.thresholds.get("partitions_ahead", 1)
+    caught = partitions.get("catch_all_rows") or 0
+    text = f"{counted(ahead, partitions.get('interval') or 'period')} ahead, until {partitions['until'] or 'none'}"
+    return [
+        Result("partitions_ahead", "ok", text)
+        if ahead >= wanted
+        else Result("partitions_ahead", "amber", text, context.run("site")),
+        Result("catch_all_empty", "amber", f"{counted(caught, 'row')} in it", context.run("site"))
+        if caught
+        else Result("catch_all_empty", "ok", "it is empty"),
+    ]
+
+
+def _seals(seals: Mapping[str, Any] | None, context: Context) -> list[Result]:
+    if not seals:
+        return [Result(name, "unknown", "not gathered") for name in ("sealed", "seals_signed")]
+    if not seals.get("last_number"):
+        text, fix = "the log was never sealed", "set audit_seal_signing_key; see docs/seals.md"
+        return [Result("sealed", "amber", text, fix), Result("seals_signed", "unknown", text)]
+    signed = (
+        Result("seals_signed", "amber", f"{counted(seals['unsigned'], 'seal')} not signed", context.run("seal"))
+        if seals.get("unsigned")
+        else Result("seals_signed", "ok", f"{counted(seals['last_number'], 'seal')}, all signed")
+    )
+    return [_sealed(seals, context), signed]
+
+
+def _sealed(seals: Mapping[str, Any], context: Context) -> Result:
+    oldest, rows = seals.get("oldest_unsealed_at"), seals.get("unsealed_rows") or 0
+    text = f"last seal {seals['last_number']} of {seals['last_sealed_at']}, {counted(rows, 'row')} unsealed"
+    age = unsealed_hours(seals, context)
+    if age > context.max_unsealed_hours:
+        text += f", the oldest since {oldest}: more than {context.max_unsealed_hours:g} hours"
+        return Result("sealed", "red", text, context.run("seal"))
+    return Result("sealed", "ok", text)
+
+
+def unsealed_hours(seals: Mapping[str, Any], context: Context) -> float:
+    """Return the age of the oldest row that is in no seal, in hours."""
+    oldest = seals.get("oldest_unsealed_at")
+    return (context.now - instant(oldest)).total_seconds() / 3600 if oldest else 0.0
+
+
+def _rights(trail: Mapping[str, Any], context: Context) -> Result:
+    problems = [
+        problem["detail"] for problem in trail.get("problems") or [] if problem["type"] in _RIGHTS or _is_guard(problem)
+    ]
+    problems += [
+        f"{grant['grantee']} has {', '.join(grant['privileges'])} on {grant['object']}"
+        for grant in trail.get("grants") or []
+        if not grant["expected"]
+    ]
+    if problems:
+        return Result("append_only", "red", named(problems), context.run("site"))
+    if trail.get("grants") is None or trail.get("problems") is None:
+        return Result("append_only", "unknown", "not gathered")
+    return Result("append_only", "ok", "guards and rights as they have to be")
+
+
+def _activity(activity: Mapping[str, Any] | None, context: Context) -> list[Result]:
+    if not activity:
+        return [Result(name, "unknown", "not gathered") for name in ("audit_failures", "user_context")]
+    failures = activity.get("failures") or 0
+    lost = (
+        Result("audit_failures", "red", f"{counted(failures, 'change')} not recorded", "find the reason in the log")
+        if failures
+        else Result("audit_failures", "ok", "none in the period")
+    )
+    return [lost, _user_context(activity, context)]
+
+
+def with_user(activity: Mapping[str, Any]) -> float | None:
+    """Return the share of changes that name an application's user, in percent; None when nothing was changed."""
+    applications = activity.get("applications") or []
+    changes = sum(application["changes"] for application in applications)
+    without = sum(application["without_user"] for application in applications)
+    return 100 * (changes - without) / changes if changes else None
+
+
+def _user_context(activity: Mapping[str, Any], context: Context) -> Result:
+    share = with_user(activity)
+    if share is None:
+        return Result("user_context", "unknown", "no application has changed anything")
+    wanted = context.thresholds.get("user_context", _USUAL_CONTEXT)
+    text = f"{share:.0f} % of the changes name the application's user"
+    if share >= wanted:
+        return Result("user_context", "ok", text)
+    without = [application["name"] for application in activity["applications"] if application["without_user"]]
+    fix = "have the applications say on whose behalf they work; see docs/context.md"
+    return Result("user_context", "amber", f"{text}; without, at times: {named(without)}", fix)
+
+
+def _sensitive(trail: Mapping[str, Any]) -> list[Result]:
+    found = trail.get("discovery")
+    if found is None:
+        return [Result("sensitive_columns", "unknown", "not looked for")]
+    if found:
+        tables = [f"{entry['table']} ({', '.join(entry['categories'])})" for entry in found]
+        fix = "take the proposed policies over into the inventory"
+        return [Result("sensitive_columns", "amber", f"not audited: {named(tables)}", fix)]
+    return [Result("sensitive_columns", "ok", "none was found")]
