@@ -11,8 +11,8 @@ options:
   gather:
     description:
       - What to tell of the audit trails, as RV(trails).
-      - V(coverage) is which tables are audited, and what auditing the others would add to the log; V(partitions) how far
-        the log's partitions reach and how it grows; V(activity) who changed what between O(since) and O(until);
+      - V(coverage) is which tables are audited, and what auditing the others would add to the log; V(partitions) how
+        far the log's partitions reach and how it grows; V(activity) who changed what between O(since) and O(until);
         V(seals) how far the log is sealed; V(grants) who may do what with the trail; V(settings) what decides, in the
         trail and on the server, over what is recorded.
       - A fixed number of queries a database, whatever the number of its tables. Sizes and numbers of rows are the
