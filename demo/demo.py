@@ -17,7 +17,7 @@ import time
 import typing as t
 
 import report
-from fleet import INVENTORY, KINDS, Fleet, playbook, stop_all
+from fleet import INVENTORY, KINDS, REPORT, Fleet, playbook, stop_all
 from local_server import ServerError, tail
 from running import CACHE, ROOT, PlaybookResult
 from servers import HOME, LOGS, SCHEMA, DemoError, Server
@@ -177,7 +177,7 @@ def prove(fleet: Fleet, findings: report.Findings) -> None:
         watched.run_script("tamper.sql", somebody=report.CURIOUS)
         findings.verified = messages(playbook("verify.yml", "verify.log"), r"^(OK|FAILED) ")
     with step("report.yml"):
-        findings.reported = printed(playbook("report.yml", "report.log"))
+        findings.reported = [line for line in printed(playbook("report.yml", "report.log")) if line[:9] != "written: "]
 
 
 def password_hash() -> str:
@@ -200,8 +200,9 @@ def run(keep: bool) -> None:
     )
     prove(fleet, findings)
     report.show(fleet, findings)
-    logs, inventory = (path.relative_to(ROOT) for path in (LOGS, INVENTORY))
+    logs, inventory, page = (path.relative_to(ROOT) for path in (LOGS, INVENTORY, REPORT))
     print(f"\n{time.monotonic() - began:.0f} s in all. Logs: {logs}; the inventory as it was used: {inventory}")
+    print(f"The compliance report, to be opened in a browser: {page}")
     if keep:
         report.show_connections(fleet)
 

@@ -15,6 +15,7 @@ from running import ROOT, PlaybookResult, run_playbook
 from servers import HOME, LOGS, DemoError, MysqlServer, PostgresqlServer, Server
 
 INVENTORY = HOME / "inventory"
+REPORT = HOME / "report" / "report.html"
 
 #: The pair of keys that the inventory names.
 _KEY, _PUBLIC_KEY = HOME / "seal.pem", HOME / "seal.pub"

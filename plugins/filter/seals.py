@@ -20,6 +20,7 @@ class FilterModule:
         return {
             "ledger_path": _seals.ledger_path,
             "ledger_problems": _seals.ledger_problems,
+            "last_verified": _seals.last_verified,
             "seal_problems": _seals.seal_problems,
             "seal_lines": _seals.seal_lines,
             "ledger_lines": _seals.ledger_lines,

@@ -33,6 +33,10 @@ options:
     type: list
     elements: str
     default: ["*"]
+  schemas:
+    description: The schema of the trail by database, for those where it is not O(schema).
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -256,8 +260,11 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module i
 
 
 def main() -> None:
-    databases = {"type": "list", "elements": "str", "default": ["*"]}
-    PostgresqlModule({**SCHEMA_SPEC, **INFO_SPEC, **CHECKS_SPEC, "databases": databases}).run(gather)
+    which = {
+        "databases": {"type": "list", "elements": "str", "default": ["*"]},
+        "schemas": {"type": "dict", "default": {}},
+    }
+    PostgresqlModule({**SCHEMA_SPEC, **INFO_SPEC, **CHECKS_SPEC, **which}).run(gather)
 
 
 if __name__ == "__main__":

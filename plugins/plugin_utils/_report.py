@@ -170,6 +170,7 @@ def _database(trail: Mapping[str, Any]) -> dict[str, Any]:
         "partitions_until": partitions.get("until"),
         "partitions_ahead": partitions.get("ahead"),
         "last_sealed_at": seals.get("last_sealed_at"),
+        "verified_at": trail.get("verified_at"),
         "unsealed_rows": seals.get("unsealed_rows"),
         "tables": coverage.get("tables", []),
         **{key: trail.get(key) for key in _KEPT},

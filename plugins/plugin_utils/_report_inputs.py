@@ -70,9 +70,10 @@ def _months_before(end: datetime, months: int) -> datetime:
 def host_facts(gathered: Mapping[str, Any], today: str) -> dict[str, Any]:
     """Return the facts of a host, which the report is made from.
 
-    :param gathered: `engine`; `info`, the result of the module for information; `compared`, the results of the module
-        for verification; `targets`, the databases in their order, each with `name` and `exceptions`; `statements`;
-        `retention`; `unreachable`; `error`, why asking ended early, or empty. What was not asked is missing.
+    :param gathered: `engine`; `info`, the result of the module for information; `compared`, the results of the
+        module for verification; `targets`, the databases in their order, each with `name` and `exceptions`;
+        `statements`; `retention`; `verified`, what is kept of verification by database; `unreachable`; `error`, why
+        asking ended early, or empty. What was not asked is missing.
     :param today: as in 2026-11-22.
     """
     info = gathered.get("info") or {}
@@ -93,11 +94,12 @@ def host_facts(gathered: Mapping[str, Any], today: str) -> dict[str, Any]:
     server["waits_for_pgaudit"] = bool(statements and statements.get("restart_required"))
     compared = dict(zip((target["name"] for target in gathered["targets"]), gathered["compared"]))
     targets = {target["name"]: target for target in gathered["targets"]}
+    verified = gathered.get("verified") or {}
     return {
         **facts,
         "server": server,
         "trails": [
-            _trail(trail, *_of(trail["database"], targets, compared), today, info.get("limitations") or [])
+            _trail(trail, *_of(trail["database"], targets, compared, verified), today, info.get("limitations") or [])
             for trail in info.get("trails") or []
         ],
         "statements": statements,
@@ -105,22 +107,24 @@ def host_facts(gathered: Mapping[str, Any], today: str) -> dict[str, Any]:
     }
 
 
-def _of(database: str, targets: Mapping[str, Any], compared: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return a database's target and comparison; a server that has one trail has one of each, without a name."""
+def _of(database: str, targets: Mapping[str, Any], *kept: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what is known of a database; a server that has one trail has one of each, without a name."""
     name = database if database in targets else ""
-    return targets.get(name) or {}, compared.get(name) or {}
+    return tuple(known.get(name) or {} for known in (targets, *kept))
 
 
 def _trail(
     trail: Mapping[str, Any],
     target: Mapping[str, Any],
     compared: Mapping[str, Any],
+    verified: Mapping[str, Any],
     today: str,
     known: Sequence[str],
 ) -> dict[str, Any]:
     return {
         **trail,
         "problems": _problems(compared),
+        "verified_at": verified.get("verified_at"),
         "exceptions": [
             {**exception, "expired": bool(exception.get("until")) and str(exception["until"]) < today}
             for exception in target.get("exceptions") or []
@@ -128,8 +132,10 @@ def _trail(
         # What the login cannot do is said once for the server.
         "limitations": [
             text
-            for text in dict.fromkeys([*(trail.get("limitations") or []), *(compared.get("limitations") or [])])
-            if text not in known
+            for text in dict.fromkeys(
+                [*(trail.get("limitations") or []), *(compared.get("limitations") or []), verified.get("error")]
+            )
+            if text and text not in known
         ],
     }
 

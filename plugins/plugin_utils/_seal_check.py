@@ -98,7 +98,8 @@ class SealCheck:
         """Keep, beside the ledger, up to where all was well."""
         last = next((entry.seal for entry in reversed(self.entries) if entry.seal.number <= self._settled), None)
         if last and not self.state:
-            self.ledger.set_mark(json.dumps({"number": last.number, "digest": last.digest()}))
+            now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+            self.ledger.set_mark(json.dumps({"number": last.number, "digest": last.digest(), "verified_at": now}))
 
     def _read(self) -> None:
         """Read the ledger: first of all, and again where the database has more, which a sealing run has just added."""

@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
+import json
 import os.path
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._ledger import ledger_at
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._rollout import counted, heading
 
 
@@ -21,6 +24,22 @@ def ledger_path(directory: str, server: str, database: str = "") -> str:
     """
     parts = [file_name(part) for part in (server, database) if part]
     return os.path.join(directory, *parts) + ".jsonl"
+
+
+def last_verified(directory: str, server: str, databases: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return, by database, up to which seal and when all of a log was last found as it was sealed.
+
+    What was never verified has nothing, and what cannot be read an `error`.
+    """
+    return {database: _mark(ledger_path(directory, server, database)) for database in databases}
+
+
+def _mark(path: str) -> dict[str, Any]:
+    try:
+        text = ledger_at(path).mark()
+    except (AuditError, OSError) as error:
+        return {"error": f"the ledger {path} cannot be read: {error}"}
+    return json.loads(text) if text else {}
 
 
 def file_name(name: str) -> str:

@@ -311,6 +311,13 @@ def test_databases_without_a_trail_and_such_that_cannot_be_read_stop_nothing(sho
     assert "permission denied" in by_name[closed.name]["error"]
 
 
+def test_a_database_may_have_its_trail_in_another_schema(shop):
+    ours = running.run_module(
+        MODULE, **shop.login, databases=[shop.name], schema="elsewhere", schemas={shop.name: "audit"}, gather=["seals"]
+    )
+    assert [(trail["schema"], trail["installed"]) for trail in ours["trails"]] == [("audit", True)]
+
+
 def test_a_standby_answers_too(shop, pg, pg_standby):
     wait_for_replay(pg, pg_standby)
     with_standby = {**shop.login, "login_unix_socket": str(pg_standby.socket_dir), "login_port": pg_standby.port}

@@ -67,10 +67,13 @@ def report(shop: Database, tmp_path_factory: pytest.TempPathFactory) -> t.Iterat
         {"name": "users", "query": "SELECT count(*) FROM public.users", "threshold": 10, "databases": [shop.name]},
         {"name": "writer", "query": "SELECT nextval('public.numbers')", "threshold": 10},
     ]
+    ledger = dest.parent / "ledger"
+    (ledger / HOST).mkdir(parents=True)
+    (ledger / HOST / f"{shop.name}.jsonl.verified").write_text('{"verified_at": "2026-11-22T05:00:12Z"}')
     everywhere = {"dest": str(dest), "checks": checks, "thresholds": {"coverage": 100}, **alerts}
     variables = {f"audit_report_{name}": value for name, value in everywhere.items()}
-    given = {"all": {"vars": {**variables, "audit_profiles": ["hipaa"]}, "children": hosts}}
-    result = play("report", given, check=False)
+    variables.update(audit_profiles=["hipaa"], audit_seal_ledger=str(ledger))
+    result = play("report", {"all": {"vars": variables, "children": hosts}}, check=False)
     assert dest.exists(), result.stdout
     model = json.loads((dest / "report.json").read_text(encoding="utf-8"))
     yield Report(dest, model, "\n".join(lines(result)) + result.stdout, result.rc, webhook, mail)
@@ -109,7 +112,7 @@ def test_hosts_that_could_not_be_asked_are_unknown_with_their_reason_and_fail_th
 def test_what_the_server_holds_and_has_recorded_is_in_the_model(report: Report, shop: Database):
     (database,) = report.hosts[HOST]["databases"]
     assert (database["name"], database["auditable"], database["audited"]) == (shop.name, 2, 1)
-    assert database["changes"] == 20
+    assert (database["changes"], database["verified_at"]) == (20, "2026-11-22T05:00:12Z")
     assert report.model["activity"]["users"] == [{"name": "ann", "changes": 20, "hosts": [HOST]}]
     assert [entry["table"] for entry in report.model["discovery"]] == ["public.patients"]
     assert report.hosts[HOST]["checks"]["drift"]["level"] == "ok"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import pathlib
 import typing as t
+from datetime import datetime, timedelta, timezone
 
 import databases
 import pytest
@@ -14,6 +15,8 @@ from databases import Database, fetch
 from fleet import HOST, inventory, lines, play
 from local_postgresql import LocalPostgresql
 from sealing import KeyPair, make_key
+
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._seals import last_verified
 
 NewDatabase = t.Callable[..., Database]
 PASSPHRASE = "open sesame 4711"
@@ -84,6 +87,9 @@ def test_seal_says_in_a_line_what_it_sealed_and_verify_counts_it(shop: Database,
     assert lines(verified)[0] == (
         f"OK {HOST} {shop.name}: 1 policy probed, tampering refused, 2 seals and {total:,} rows verified, 0 problems"
     )
+    kept = last_verified(str(ledger(key, shop.name).parents[1]), HOST, [shop.name, "another"])
+    age = datetime.now(timezone.utc) - datetime.fromisoformat(kept[shop.name]["verified_at"].replace("Z", "+00:00"))
+    assert (kept[shop.name]["number"], kept["another"], age < timedelta(minutes=5)) == (2, {}, True)
 
 
 def test_every_database_has_a_ledger_of_its_own_whatever_its_name_and_one_that_fails_does_not_stop_the_others(

@@ -109,8 +109,9 @@ def test_findings_name_the_command_that_mends_them():
     assert finding["fix"] == "ansible-playbook dbfleet.audit.site --limit pg1"
 
 
-def test_a_valid_exception_leaves_coverage_in_order():
-    exception = {"table": "public.users", "reason": "load", "until": "2030-01-01", "expired": False}
+@pytest.mark.parametrize("pattern", ["public.users", "public.*"])
+def test_a_valid_exception_leaves_coverage_in_order(pattern):
+    exception = {"table": pattern, "reason": "load", "until": "2030-01-01", "expired": False}
     made = model({"pg1": host(trail(coverage=COVERAGE, exceptions=[exception]))})
     assert made["hosts"][0]["posture"] == "green"
     assert made["alerts"] == []
@@ -260,6 +261,20 @@ def test_what_the_modules_answered_becomes_the_facts_of_a_host():
     assert shop["problems"] == [{"type": "missing", "detail": "trigger"}]
     assert new["problems"] == [{"type": "refused", "detail": "new: no audit trail in schema 'audit'"}]
     assert only(facts)["checks"]["pending_restart"]["text"] == "a restart is pending: pgaudit"
+
+
+def test_when_a_log_was_last_verified_is_told_and_that_a_ledger_cannot_be_read():
+    gathered = {
+        "engine": "postgresql",
+        "info": {"trails": [trail(), trail(database="new")]},
+        "compared": [{"problems": []}, {"problems": []}],
+        "targets": [{"name": "shop"}, {"name": "new"}],
+        "verified": {"shop": {"number": 7, "verified_at": "2026-11-22T05:00:12Z"}, "new": {"error": "no such bucket"}},
+    }
+    facts = host_facts(gathered, "2026-11-22")
+    shop, new = only(facts)["databases"]
+    assert (shop["verified_at"], new["verified_at"]) == ("2026-11-22T05:00:12Z", None)
+    assert [trail["limitations"] for trail in facts["trails"]] == [[], ["no such bucket"]]
 
 
 def test_a_server_with_one_trail_is_compared_under_whatever_name_it_has():

@@ -75,7 +75,7 @@ def _require_zone(session: Session, time_zone: str) -> None:
 
 def _trail(module: PostgresqlModule, request: Request, database: str) -> dict[str, Any]:
     """Read one database; of one that cannot be read, the error takes the place of its facts."""
-    schema = module.params["schema"]
+    schema = module.params["schemas"].get(database, module.params["schema"])
     try:
         session = connect({**module.params, "login_db": database})
         try:

@@ -52,6 +52,7 @@ def shop(trail: MysqlServer) -> t.Iterator[Schema]:
         made.execute("CREATE TABLE plain (id INT PRIMARY KEY, note TEXT)")
         made.execute("CREATE VIEW seen AS SELECT * FROM users")
         rollout(made, *policies(made))
+        install_trail(made, readers=[f"{made.create_account('compliance', '')}@%"])
         record(made, 30, "ann")
         record(made, 5, "shop_app@%", application="mysql", at="2025-11-19 22:30:00")
         record(made, 40, "import", transaction="t1", action="DELETE", table="users", at="2025-11-22 12:00:00")
@@ -60,6 +61,7 @@ def shop(trail: MysqlServer) -> t.Iterator[Schema]:
         record(made, 7, "ann", at="2025-12-24 12:00:00")
         yield made
         rollout(made)
+        install_trail(made)
         unsealed_log(made)
 
 
