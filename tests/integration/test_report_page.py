@@ -173,10 +173,10 @@ def test_every_chart_shows_the_numbers_of_the_model(visit: t.Callable[..., Page]
         assert cells == [f"{value:,}" for value in values]
 
     summary = model["summary"]
-    bar = page.locator(".posture .mark")
+    marks = page.locator(".posture .mark")
     shown = [summary[posture] for posture in ("red", "amber", "unknown", "green")]
-    assert numbers(bar, "data-value") == shown
-    widths = [width for width, _height in sizes(bar)]
+    assert numbers(marks, "data-value") == shown
+    widths = [width for width, _height in sizes(marks)]
     assert all(abs(width / sum(widths) - hosts / summary["hosts"]) < 0.01 for width, hosts in zip(widths, shown))
     growth = page.get_by_role("figure").filter(has=page.get_by_role("heading", name="Growth of the log"))
     growth.scroll_into_view_if_needed()

@@ -30,8 +30,10 @@ def browser() -> t.Iterator[Browser]:
     environment = running.private_environment()
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"], env=environment)
-        yield started
-        started.close()
+        try:
+            yield started
+        finally:
+            started.close()
 
 
 class Visit:

@@ -17,13 +17,13 @@ def user_checks(session: Session, checks: Sequence[Mapping[str, Any]]) -> list[d
     """Return what the checks have found; their queries name the databases that they are about."""
     if not checks:
         return []
-    limit = f"max_statement_time = {TIMEOUT}" if session.is_mariadb else f"max_execution_time = {TIMEOUT * 1000}"
-    session.execute(f"SET SESSION {limit}")
+    limit, value = ("max_statement_time", TIMEOUT) if session.is_mariadb else ("max_execution_time", TIMEOUT * 1000)
+    session.execute(f"SET SESSION {limit} = {value}")
     try:
         return [_found(check, session) for check in checks]
     finally:
         # What else the module asks takes as long as it takes.
-        session.execute(f"SET SESSION {limit.split(' ')[0]} = 0")
+        session.execute(f"SET SESSION {limit} = 0")
 
 
 def _found(check: Mapping[str, Any], session: Session) -> dict[str, Any]:
