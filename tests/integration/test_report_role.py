@@ -58,6 +58,7 @@ def report(shop: Database, tmp_path_factory: pytest.TempPathFactory) -> t.Iterat
         "mail": {"to": ["dba@example.org"], "sender": "audit@example.org", "host": host, "port": int(port)},
     }
     dest = tmp_path_factory.mktemp("report") / "q4"
+    dest.mkdir(mode=0o750)
     # The report only predicts what it would take for pgaudit to be there, so that the server may be everybody's.
     hosts = inventory(shop.server, [audited(shop, {"tables": ["public.users"]})], pgaudit_enabled=True)
     servers = hosts["postgresql"]["hosts"]
@@ -85,7 +86,8 @@ def report(shop: Database, tmp_path_factory: pytest.TempPathFactory) -> t.Iterat
 def test_every_format_is_written_and_nobody_else_can_read_it(report: Report):
     files = {path.name: path.stat().st_mode & 0o777 for path in report.dest.iterdir()}
     assert files == dict.fromkeys(("report.html", "report.json", "junit.xml", "dbfleet_audit.prom"), 0o600)
-    assert report.dest.stat().st_mode & 0o777 == 0o700
+    # It was there.
+    assert report.dest.stat().st_mode & 0o777 == 0o750
     assert "<!doctype html>" in (report.dest / "report.html").read_text(encoding="utf-8").lower()
     assert {suite.get("name") for suite in ElementTree.parse(report.dest / "junit.xml").getroot()} == {
         HOST,
@@ -168,8 +170,18 @@ def test_a_run_that_reaches_nobody_and_leaves_hosts_out_still_says_so_and_fails(
     given = {"all": {"vars": variables, "children": {"postgresql": hosts}}}
     result = play("report", given, "--limit", "gone", check=False)
     assert result.rc != 0
+    assert (tmp_path / "q4").stat().st_mode & 0o777 == 0o700
     model = json.loads((tmp_path / "q4" / "report.json").read_text(encoding="utf-8"))
     reasons = {host["name"]: (host["posture"], host["reason"]) for host in model["hosts"]}
     assert reasons["other"] == ("unknown", "it was not reached, or not asked in this run")
     assert reasons["gone"][0] == "unknown"
     assert "Failed to connect" in reasons["gone"][1]
+
+
+def test_a_host_that_stands_for_two_servers_is_refused(tmp_path: pathlib.Path):
+    variables = {"audit_report_dest": str(tmp_path / "q4")}
+    groups = {"postgresql": {"hosts": {"both": GONE}}, "mysql": {"hosts": {"both": GONE, "one": GONE}}}
+    result = play("report", {"all": {"vars": variables, "children": groups}}, check=False)
+    assert result.rc != 0
+    assert "both: in both postgresql and mysql; give each server an inventory host of its own" in result.stdout
+    assert not (tmp_path / "q4").exists()

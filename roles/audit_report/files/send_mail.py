@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import smtplib
+import ssl
 import subprocess
 import sys
 from email.message import EmailMessage
@@ -53,7 +54,7 @@ def send(message: EmailMessage, options: argparse.Namespace) -> None:
         return
     with smtplib.SMTP(options.host, options.port, timeout=SECONDS) as server:
         if options.starttls:
-            server.starttls()
+            server.starttls(context=ssl.create_default_context())
         if options.user:
             server.login(options.user, os.environ.get("DBFLEET_AUDIT_SMTP_PASSWORD", ""))
         server.send_message(message)
