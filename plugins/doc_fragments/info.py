@@ -49,8 +49,9 @@ options:
     default: UTC
   bulk_rows:
     description:
-      - From how many changes of one table in one transaction on they are a bulk change. On MariaDB and MySQL, where an
-        application has not called C(audit.set_context()), changes of one minute by one user stand for a transaction.
+      - From how many changes of one table in one transaction on they are a bulk change; a TRUNCATE always is. On
+        MariaDB and MySQL, where an application has not called C(audit.set_context()), changes of one minute by one user
+        stand for a transaction.
     type: int
     default: 1000
 notes:

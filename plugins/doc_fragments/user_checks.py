@@ -27,13 +27,15 @@ options:
         type: str
         required: true
       threshold:
-        description: The largest number that is ok.
+        description: The largest number that is ok. NaN and infinity are never ok, as a threshold either.
         type: float
         required: true
       databases:
         description:
           - Names or glob patterns of the databases to ask it in, of those that are asked at all. A MariaDB or MySQL
             server is asked once, whatever stands here.
+          - A pattern that matches none of them is reported as a check that is not ok, so that a misspelt name is seen.
+            Give a check for one database to those hosts that have it.
         type: list
         elements: str
         default: ["*"]

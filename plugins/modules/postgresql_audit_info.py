@@ -94,6 +94,14 @@ unmatched:
   type: list
   elements: str
   sample: []
+unlisted:
+  description:
+    - Names of the databases that no pattern matches, of all that accept connections. Templates, C(postgres) and
+      databases that a managed service keeps for itself are left out.
+  returned: always
+  type: list
+  elements: str
+  sample: ["scratch"]
 pgaudit:
   description: Version of pgaudit that is installed on the host, none where there is none, and whether it is loaded.
   returned: always
@@ -114,6 +122,12 @@ restart:
     "restore": [{"path": "/var/lib/postgresql/17/main/postgresql.auto.conf",
     "lines": ["shared_preload_libraries = ''"]}],
     "logs": ["/var/log/postgresql/postgresql-17-main.log"]}
+pending_restart:
+  description: Names of the settings that wait for a restart, of those that this login may see.
+  returned: always
+  type: list
+  elements: str
+  sample: ["max_connections"]
 catalog_changes:
   description:
     - What no event trigger sees and has changed since the last snapshot (roles, databases, tablespaces, settings,
@@ -182,25 +196,28 @@ trails:
     partitions:
       description:
         - The log's partitions, how far they reach, and how the log grows; C(projected_bytes) is its size in twelve
-          months if nothing is archived.
+          months if nothing is archived. V(1000001) rows in the catch-all mean more than a million.
       returned: when asked for and installed
       type: dict
       sample: {"interval": "month", "until": "2027-03-01", "ahead": 3, "catch_all_rows": 0, "bytes": 123456,
         "list": [{"name": "audit_log_2026_11", "from": "2026-11-01", "to": "2026-12-01", "rows": 100, "bytes": 8192}],
         "growth": [{"month": "2026-11", "rows": 100, "bytes": 8192}], "projected_bytes": 221760}
     activity:
-      description: Who has changed what, when and by which application.
+      description:
+        - Who has changed what, when and by which application. C(without_user) counts all changes that name no user of
+          the application, C(bulk_deletes) all deletions of bulk size and every TRUNCATE, listed or not. A TRUNCATE in
+          C(bulk) has no number of C(rows).
       returned: when asked for and installed
       type: dict
       sample: {"since": "2026-10-23T10:00:00Z", "until": "2026-11-22T10:00:00Z", "changes": 100,
-        "by_action": {"DELETE": 10, "INSERT": 90}, "by_day": [{"day": "2026-11-01", "changes": 100}],
+        "without_user": 3, "by_action": {"DELETE": 10, "INSERT": 90}, "by_day": [{"day": "2026-11-01", "changes": 100}],
         "by_hour": [0, 0, 0, 0, 0, 0, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         "users": [{"name": "ann", "changes": 100}], "tables": [{"name": "public.users", "changes": 100}],
         "off_hours": {"changes": 100, "users": [{"name": "ann", "changes": 100}]}, "bulk": [],
-        "applications": [{"name": "shop", "changes": 100, "without_user": 3}], "failures": 0, "ddl": 3, "logins": 10,
-        "refused_logins": null}
+        "bulk_deletes": 0, "applications": [{"name": "shop", "changes": 100, "without_user": 3}], "failures": 0,
+        "ddl": 3, "logins": 10, "refused_logins": null}
     seals:
-      description: How far the log is sealed. V(100000) unsealed rows mean as many or more.
+      description: How far the log is sealed. V(1000001) unsealed rows mean more than a million.
       returned: when asked for and installed
       type: dict
       sample: {"rows_sealed": 10, "unsealed_rows": 5, "last_sealed_at": "2026-11-22T03:00:00Z", "last_number": 7,
@@ -218,7 +235,9 @@ trails:
       sample: {"events": ["ddl", "app"], "partition_interval": "month", "log_connections": "on",
         "pgaudit.log": "ddl, role"}
     discovery:
-      description: Tables that look as if they had to be audited, and a policy for each; the likeliest first.
+      description:
+        - Tables that look as if they had to be audited, and a policy for each; the likeliest first.
+        - None when there is a table of which the login does not see whether it is audited.
       returned: when O(discover) is true
       type: list
       elements: dict
@@ -227,7 +246,8 @@ trails:
         "policy": {"tables": ["public.patients"], "operations": ["insert", "update", "delete", "truncate"],
         "columns": {"hash": ["ssn"]}, "classification": "restricted", "tags": ["GDPR", "HIPAA"]}}]
     proposal:
-      description: The same policies as YAML, to be pasted below C(policies) in C(postgresql_audit_databases).
+      description:
+        - The same policies as YAML, or none as well, to be pasted below C(policies) in C(postgresql_audit_databases).
       returned: when O(discover) is true
       type: str
       sample: |
@@ -240,7 +260,8 @@ trails:
 checks:
   description:
     - What each of O(checks) has found in each database that it is for. C(value) is none, and C(error) says why, where
-      it could not be asked.
+      it could not be asked. An error never quotes a value.
+    - Where no database matches one of its patterns, C(database) is the pattern, and the check is not ok.
   returned: with O(checks)
   type: list
   elements: dict

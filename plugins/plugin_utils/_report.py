@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import yaml
 
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.user_checks import NO_DATABASE
 from ansible_collections.dbfleet.audit.plugins.plugin_utils import _profiles, _report_fleet
-from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_alerts import alerts
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_alerts import NOTHING_ASKED, alerts
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks import (
+    CHECKS,
     LEVELS,
     Context,
     Result,
@@ -25,7 +28,7 @@ from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks impor
 )
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_controls import controls
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_settings import retention_check
-from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_trail import trail_checks
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_trail import ESSENTIAL, trail_checks, unknown
 
 POSTURES = ("green", "amber", "red", "unknown")
 
@@ -64,13 +67,13 @@ def report(facts: Mapping[str, Any], hosts: Sequence[str], options: Mapping[str,
     :param options: `title`, `generated_at`, `collection_version`, `period` (`name`, `since`, `until`), `profiles`,
         `thresholds` and `max_unsealed_hours`.
     """
-    answers = {host: facts.get(host) or {"status": "unreachable", "reason": _UNASKED} for host in hosts}
+    answers = _checked({host: facts.get(host) or {"status": "unreachable", "reason": _UNASKED} for host in hosts})
     contexts = {host: _context(host, options) for host in hosts}
     results = {host: _results(answers[host], contexts[host]) for host in hosts}
     found = {host: _by_check(results[host]) for host in hosts}
-    entries = [_host(host, answers[host], results[host], found[host]) for host in hosts]
-    # A standby has its primary's log: what it holds would count twice.
-    trails = [(host, trail) for host in hosts if not _is_copy(answers[host]) for trail in _readable(answers[host])]
+    trails = _once(answers)
+    counted = {(host, trail["database"]) for host, trail in trails}
+    entries = [_host(host, answers[host], results[host], found[host], counted) for host in hosts]
     ages = {host: answer.get("retention") for host, answer in answers.items()}
     proven = controls(options["profiles"], found, ages)
     crossed = alerts(answers, contexts, options["thresholds"])
@@ -89,6 +92,29 @@ def report(facts: Mapping[str, Any], hosts: Sequence[str], options: Mapping[str,
     }
 
 
+def _checked(answers: dict[str, Any]) -> dict[str, Any]:
+    """Leave out checks that a server has no database for, where another one has; if none has, it is a misspelling."""
+    made = {
+        (check["name"], check["database"])
+        for answer in answers.values()
+        for check in answer.get("checks") or []
+        if check.get("error") != NO_DATABASE
+    }
+
+    def elsewhere(check: Mapping[str, Any]) -> bool:
+        return any(name == check["name"] and fnmatchcase(database, check["database"]) for name, database in made)
+
+    return {
+        host: {
+            **answer,
+            "checks": [
+                check for check in answer.get("checks") or [] if check.get("error") != NO_DATABASE or not elsewhere(check)
+            ],
+        }
+        for host, answer in answers.items()
+    }
+
+
 def _context(host: str, options: Mapping[str, Any]) -> Context:
     return Context(
         host=host,
@@ -102,9 +128,11 @@ def _context(host: str, options: Mapping[str, Any]) -> Context:
 def _results(answer: Mapping[str, Any], context: Context) -> list[Result]:
     if answer["status"] != "ok":
         return [Result("reachable", "unknown", answer["reason"] or answer["status"], context.run("report"))]
+    trails = answer.get("trails") or []
     return [
         *server_checks(answer, context),
-        *[result for trail in answer.get("trails") or [] for result in trail_checks(trail, context)],
+        *[result for trail in trails for result in trail_checks(trail, context)],
+        *([] if trails else unknown(NOTHING_ASKED)),
         retention_check(answer.get("retention"), context.retention),
     ]
 
@@ -123,27 +151,69 @@ def _readable(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [trail for trail in answer.get("trails") or [] if not trail.get("error")]
 
 
+def _once(answers: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return host and trail of each log once, of those who can write to it if one can.
+
+    A standby and the nodes of a cluster have the same log, which its chain of seals tells. Where the login does not
+    see that, a standby is taken for a copy of the database with its name on a server that can write.
+    """
+    readable = [(host, trail) for host, answer in answers.items() for trail in _readable(answer)]
+    # In the order of hosts, but those that can write before those that cannot.
+    readable.sort(key=lambda entry: _is_copy(answers[entry[0]]))
+    written = {trail["database"] for host, trail in readable if not _is_copy(answers[host])}
+    seen: set[str] = set()
+    trails = []
+    for host, trail in readable:
+        chain = (trail.get("seals") or {}).get("chain")
+        if chain in seen or (not chain and _is_copy(answers[host]) and trail["database"] in written):
+            continue
+        seen |= {chain} if chain else set()
+        trails.append((host, trail))
+    return trails
+
+
 def _is_copy(answer: Mapping[str, Any]) -> bool:
     server = answer.get("server") or {}
     return bool(server.get("in_recovery") or server.get("read_only"))
 
 
 def _host(
-    host: str, answer: Mapping[str, Any], results: Sequence[Result], found: Mapping[str, Result]
+    host: str,
+    answer: Mapping[str, Any],
+    results: Sequence[Result],
+    found: Mapping[str, Result],
+    counted: Collection[tuple[str, str]],
 ) -> dict[str, Any]:
     version = (answer.get("server") or {}).get("version") or {}
-    level = worst(result for result in results if result.level != "unknown")
+    posture, reason = _posture(answer, results, found)
     return {
         "name": host,
         "engine": version.get("vendor") or answer.get("engine", ""),
         "version": version.get("full", ""),
         "standby": _is_copy(answer),
-        "posture": "unknown" if answer["status"] != "ok" else {"ok": "green"}.get(level, level),
-        "reason": answer.get("reason", ""),
+        "posture": posture,
+        "reason": reason,
         "findings": [_finding(result) for result in _worst_first(results)],
         "checks": {check: {"level": result.level, "text": result.text} for check, result in found.items()},
-        "databases": [_database(trail) for trail in answer.get("trails") or []],
+        "databases": [
+            {**_database(trail), "counted": (host, trail["database"]) in counted}
+            for trail in answer.get("trails") or []
+        ],
     }
+
+
+def _posture(answer: Mapping[str, Any], results: Sequence[Result], found: Mapping[str, Result]) -> tuple[str, str]:
+    """Return the posture of a host, and its reason where no finding gives it."""
+    if answer["status"] != "ok":
+        return "unknown", answer.get("reason", "")
+    level = worst(result for result in results if result.level != "unknown")
+    if level != "red" and not answer.get("trails"):
+        return "unknown", NOTHING_ASKED
+    open_ = [CHECKS[check] for check in ESSENTIAL if check in found and found[check].level == "unknown"]
+    if level == "ok" and open_:
+        # Nobody has seen that it is in order.
+        return "amber", f"not known: {'; '.join(open_)}"
+    return {"ok": "green"}.get(level, level), answer.get("reason", "")
 
 
 def _worst_first(results: Iterable[Result]) -> list[Result]:
@@ -161,10 +231,10 @@ def _database(trail: Mapping[str, Any]) -> dict[str, Any]:
     )
     return {
         "name": trail["database"],
-        "auditable": coverage.get("auditable", 0),
-        "audited": coverage.get("audited", 0),
-        "changes": activity.get("changes", 0),
-        "failures": activity.get("failures", 0),
+        "auditable": coverage.get("auditable"),
+        "audited": coverage.get("audited"),
+        "changes": activity.get("changes"),
+        "failures": activity.get("failures"),
         "log_bytes": partitions.get("bytes"),
         "projected_bytes": partitions.get("projected_bytes"),
         "partitions_until": partitions.get("until"),
@@ -182,8 +252,11 @@ def _summary(
     trails: Sequence[tuple[str, Mapping[str, Any]]],
     proven: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    def total(part: str, name: str) -> int:
-        return sum((trail.get(part) or {}).get(name) or 0 for _host, trail in trails)
+    def total(part: str, name: str) -> int | None:
+        """Return the sum of what is known, or None where nothing is."""
+        numbers = [(trail.get(part) or {}).get(name) for _host, trail in trails]
+        known = [number for number in numbers if number is not None]
+        return sum(known) if known else None
 
     # What a login cannot see is not counted as not audited.
     seen = [trail["coverage"] for _host, trail in trails if (trail.get("coverage") or {}).get("audited") is not None]

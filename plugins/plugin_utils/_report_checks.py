@@ -25,6 +25,7 @@ CHECKS = {
     "append_only": "Guards and rights on the log are as they have to be",
     "statements": "Statement auditing is as the inventory asks for",
     "ddl_recorded": "DDL is recorded",
+    "grants_recorded": "Grants and changes of roles and users are recorded",
     "logins_recorded": "Logins are recorded",
     "reads_recorded": "Reads are recorded of something",
     "user_context": "Changes name the application's user",
@@ -102,49 +103,91 @@ def server_checks(facts: Mapping[str, Any], context: Context) -> list[Result]:
     server = facts.get("server") or {}
     return [
         Result("reachable", "ok", "answered"),
-        _restart(server, context),
+        _restart(facts, context),
+        *_unlisted(server),
         *_statements(facts.get("statements"), context),
         *_own_checks(facts.get("checks") or []),
-        *[Result("limitations", "amber", text) for text in server.get("limitations") or []],
+        *[
+            Result("limitations", "amber", text)
+            for part in (server, facts.get("statements") or {})
+            for text in part.get("limitations") or []
+        ],
     ]
 
 
-def _restart(server: Mapping[str, Any], context: Context) -> Result:
+def _unlisted(server: Mapping[str, Any]) -> list[Result]:
+    names = server.get("unlisted") or []
+    if not names:
+        return []
+    text = f"{counted(len(names), 'database')} that the inventory does not list: {named(names)}"
+    return [Result("coverage", "amber", text, "list them in postgresql_audit_databases")]
+
+
+def _restart(facts: Mapping[str, Any], context: Context) -> Result:
+    server = facts.get("server") or {}
     errors = [str(error) for error in (server.get("restart") or {}).get("errors") or []]
     if errors:
         text = f"the server would not start again: {named(errors, 3)}"
         return Result("pending_restart", "red", text, "mend the configuration")
-    waiting = pending(server)
+    waiting = pending(facts)
+    if waiting is None:
+        return Result("pending_restart", "unknown", "this login does not see whether something waits for a restart")
     if waiting:
-        fix = f"{context.run('site')} -e pgaudit_restart=auto"
+        role = "mysql_audit_plugin" if facts.get("engine") == "mysql" else "pgaudit"
+        fix = f"{context.run('site')} -e {role}_restart=auto"
         return Result("pending_restart", "amber", f"a restart is pending: {named(waiting)}", fix)
     return Result("pending_restart", "ok", "none is pending")
 
 
-def pending(server: Mapping[str, Any]) -> list[str]:
-    """Return what waits for a restart of a server."""
-    waiting = [str(item) for item in (server.get("restart") or {}).get("pending") or []]
-    return [*waiting, "pgaudit"] if server.get("waits_for_pgaudit") else waiting
+def pending(facts: Mapping[str, Any]) -> list[str] | None:
+    """Return what waits for a restart of a server; None where that is not known.
+
+    Of MariaDB and MySQL it is server_audit alone: these servers do not tell what else would be read at a start.
+    """
+    server = facts.get("server") or {}
+    plugin, settings = (
+        server.get("waiting"),
+        (server.get("restart") or {}).get("pending", server.get("pending_restart")),
+    )
+    known = plugin if facts.get("engine") == "mysql" else settings
+    waiting = [str(item) for item in (*(settings or ()), *(plugin or ()))]
+    return None if known is None and not waiting else waiting
 
 
 def _statements(statements: Mapping[str, Any] | None, context: Context) -> list[Result]:
     if not statements:
-        return [Result(name, "unknown", "not asked") for name in ("statements", "reads_recorded")]
+        return [Result(name, "unknown", "not asked") for name in ("statements", "grants_recorded", "reads_recorded")]
     if not statements["enabled"]:
-        reason = statements.get("reason") or "switched off for this host"
+        text = f"no statement auditing: {statements.get('reason') or 'switched off for this host'}"
         return [
-            Result("statements", "amber", f"no statement auditing: {reason}", "see docs/statements.md"),
+            Result("statements", "amber", text, "see docs/statements.md"),
+            Result("grants_recorded", "amber", text, "see docs/statements.md"),
             Result("reads_recorded", "unknown", "no statement auditing"),
         ]
-    reads = (
-        Result("reads_recorded", "ok", "some reads are recorded: those that the settings name")
-        if statements.get("reads")
-        else Result("reads_recorded", "unknown", "no setting asks for reads; see pgaudit_objects")
-    )
     problems = [str(problem) for problem in statements["problems"]]
     if problems:
-        return [Result("statements", "red", f"not as asked: {named(problems)}", context.run("site")), reads]
-    return [Result("statements", "ok", "as asked"), reads]
+        # Settings are what was asked for, and not what is being logged.
+        left_open = ["grants_recorded", "reads_recorded"]
+        # Nor are settings enough where records get lost.
+        left_open += ["ddl_recorded", "logins_recorded"] if statements.get("lost") else []
+        return [
+            Result("statements", "red", f"not as asked: {named(problems)}", context.run("site")),
+            *[Result(name, "unknown", "statement auditing is not as asked") for name in left_open],
+        ]
+    return [Result("statements", "ok", "as asked"), _grants(statements), _reads(statements)]
+
+
+def _grants(statements: Mapping[str, Any]) -> Result:
+    if statements.get("grants"):
+        return Result("grants_recorded", "ok", "grants and changes of roles and users: by statement auditing")
+    text = "not all of them are recorded, but by pgaudit's class role, and by server_audit's event QUERY of all users"
+    return Result("grants_recorded", "amber", text, "set pgaudit_settings or mysql_audit_plugin_settings")
+
+
+def _reads(statements: Mapping[str, Any]) -> Result:
+    if statements.get("reads"):
+        return Result("reads_recorded", "ok", "some reads are recorded: those that the settings name")
+    return Result("reads_recorded", "unknown", "no setting asks for reads; see pgaudit_objects")
 
 
 def _own_checks(checks: Iterable[Mapping[str, Any]]) -> list[Result]:

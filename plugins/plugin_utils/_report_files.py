@@ -39,10 +39,11 @@ def lines(model: Mapping[str, Any], paths: Iterable[str]) -> list[str]:
     """Return what a person wants of the report on the screen."""
     summary = model["summary"]
     postures = ", ".join(f"{summary[posture]} {posture}" for posture in ("green", "amber", "red", "unknown"))
+    changes = "unknown" if summary["changes"] is None else f"{summary['changes']:,}"
     controls = f", {summary['controls_met']} of {summary['controls']} controls met" if summary["controls"] else ""
     return [
         f"{model['title']}: {summary['hosts']} hosts: {postures}; {summary['audited']:,} of {summary['auditable']:,} "
-        f"tables audited, {summary['changes']:,} changes{controls}",
+        f"tables audited, {changes} changes{controls}",
         *(f"written: {path}" for path in paths),
         *(f"UNKNOWN {host['name']}: {host['reason']}" for host in model["hosts"] if host["posture"] == "unknown"),
         *(

@@ -33,9 +33,16 @@ def activity(trails: Trails) -> dict[str, Any]:
             "changes": sum(each["changes"] for _host, each in off_hours),
             "users": _people((host, each.get("users") or []) for host, each in off_hours),
         },
-        "bulk": sorted(_placed(found, "bulk"), key=lambda change: -change["rows"])[:_BULK],
+        "bulk": _bulk(_placed(found, "bulk")),
         "applications": _busiest(_placed(found, "applications")),
     }
+
+
+def _bulk(changes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the largest bulk changes, and behind them as many TRUNCATEs, which do not tell their rows."""
+    sized = [change for change in changes if change["rows"] is not None]
+    others = [change for change in changes if change["rows"] is None]
+    return [*sorted(sized, key=lambda change: -change["rows"])[:_BULK], *others[:_BULK]]
 
 
 def growth(trails: Trails) -> list[dict[str, Any]]:

@@ -175,7 +175,8 @@ def _not_green(hosts: Iterable[Mapping[str, Any]]) -> list[tuple[str, Any]]:
     return [
         (
             str(host.get("name")),
-            f"{host.get('posture')}: " + "; ".join(str(finding.get("text")) for finding in host.get("findings") or []),
+            f"{host.get('posture')}: "
+            + "; ".join(str(finding.get("text")) for finding in host.get("findings") or [{"text": host.get("reason")}]),
         )
         for host in found
     ] or [("none", "")]

@@ -11,9 +11,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.info import COUNT_LIMIT
+from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.audit_plugin import (
+    NOT_LOGGING,
+    UNWRITTEN,
+    USER_LISTS,
+)
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._profiles import PROFILES
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_alerts import THRESHOLDS
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks import instant
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_settings import pgaudit_classes
 
 FORMATS = ("html", "json", "junit", "prometheus")
 
@@ -27,10 +34,7 @@ def input_problems(given: Mapping[str, Any]) -> list[str]:
 
     :param given: `period`, `thresholds`, `checks` and `profiles`.
     """
-    problems = [
-        f"audit_report_thresholds: there is no {name}; choose from {', '.join(THRESHOLDS)}"
-        for name in sorted(set(given["thresholds"]) - set(THRESHOLDS))
-    ]
+    problems = _threshold_problems(given["thresholds"])
     problems += [
         f"audit_profiles: there is no {name}; choose from {', '.join(PROFILES)}"
         for name in given["profiles"]
@@ -42,10 +46,36 @@ def input_problems(given: Mapping[str, Any]) -> list[str]:
             problems.append(f"audit_report_period has {', '.join(sorted(period_)) or 'nothing'}; give {_PERIODS}")
     elif period_ not in ("week", *_MONTHS):
         problems.append(f"audit_report_period is {period_!r}; give {_PERIODS}")
-    for number, check in enumerate(given["checks"]):
+    return problems + _check_problems(given["checks"])
+
+
+def _threshold_problems(thresholds: Mapping[str, Any]) -> list[str]:
+    problems = [
+        f"audit_report_thresholds: there is no {name}; choose from {', '.join(THRESHOLDS)}"
+        for name in sorted(set(thresholds) - set(THRESHOLDS))
+    ]
+    problems += [
+        f"audit_report_thresholds: {name} is no number"
+        for name, value in thresholds.items()
+        if isinstance(value, bool) or not isinstance(value, (int, float))
+    ]
+    rows = thresholds.get("unsealed_rows")
+    if isinstance(rows, (int, float)) and rows >= COUNT_LIMIT:
+        problems.append(f"audit_report_thresholds: unsealed_rows are counted to {COUNT_LIMIT - 1:,}; give no more")
+    return problems
+
+
+def _check_problems(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    problems = []
+    names: set[str] = set()
+    for number, check in enumerate(checks):
         where = f"audit_report_checks[{number}]"
         problems += [f"{where}: unknown key {key}" for key in sorted(set(check) - _CHECK_KEYS)]
         problems += [f"{where}: {key} is missing" for key in ("name", "query", "threshold") if check.get(key) is None]
+        name = str(check.get("name"))
+        if name in names:
+            problems.append(f"{where}: there is another one with the name {name!r}")
+        names.add(name)
     return problems
 
 
@@ -91,7 +121,7 @@ def host_facts(gathered: Mapping[str, Any], today: str) -> dict[str, Any]:
         f"{trail['database']}: {text}" for trail in info.get("trails") or [] for text in trail.get("limitations") or []
     }
     server["limitations"] = [text for text in info.get("limitations") or [] if text not in of_trails]
-    server["waits_for_pgaudit"] = bool(statements and statements.get("restart_required"))
+    server["waiting"] = _waiting(statements, gathered["engine"])
     compared = dict(zip((target["name"] for target in gathered["targets"]), gathered["compared"]))
     targets = {target["name"]: target for target in gathered["targets"]}
     verified = gathered.get("verified") or {}
@@ -105,6 +135,14 @@ def host_facts(gathered: Mapping[str, Any], today: str) -> dict[str, Any]:
         "statements": statements,
         "checks": info.get("checks") or [],
     }
+
+
+def _waiting(statements: Mapping[str, Any] | None, engine: str) -> list[str] | None:
+    """Return the libraries of statement auditing that wait for a restart; None where that was not asked."""
+    if statements is None or (statements["enabled"] and statements.get("restart_required") is None):
+        return None
+    library = "server_audit" if engine == "mysql" else "pgaudit"
+    return [library] if statements.get("restart_required") else []
 
 
 def _of(database: str, targets: Mapping[str, Any], *kept: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -155,12 +193,20 @@ def pgaudit_facts(
     if not configured or "differences" not in configured:
         return None
     preload = preload or {}
-    classes = configured["settings"].get("pgaudit.log", "")
+    classes = pgaudit_classes(configured["settings"].get("pgaudit.log"))
+    problems = [*preload.get("differences", []), *configured["differences"]]
+    # What a rollout would not change may still wait for what makes it count.
+    if not configured.get("loaded"):
+        problems.append("the server has not loaded pgaudit")
+    elif preload.get("restart_required"):
+        problems.append("the server has not restarted since its libraries were set")
     return {
         "enabled": True,
-        "problems": [*preload.get("differences", []), *configured["differences"]],
+        "problems": list(dict.fromkeys(problems)),
+        "limitations": list(configured.get("limitations") or []),
         "restart_required": bool(preload.get("restart_required")),
-        "reads": bool(configured["objects"]) or bool({"read", "all"} & _words(classes)),
+        "grants": "role" in classes,
+        "reads": bool(configured["objects"]) or "read" in classes,
     }
 
 
@@ -173,9 +219,17 @@ def plugin_facts(result: Mapping[str, Any] | None, enabled: bool) -> dict[str, A
     if not result["available"]:
         return {"enabled": False, "reason": result["reason"], "problems": []}
     events = _words(result["settings"]["events"])
+    said = result.get("limitations") or []
+    # As asked or not, nothing is recorded then.
+    lost = [text for text in said if text == NOT_LOGGING or text.endswith(UNWRITTEN)]
     return {
         "enabled": True,
-        "problems": result["differences"],
+        "problems": [*result["differences"], *lost],
+        "lost": bool(lost),
+        "limitations": [text for text in said if text not in lost],
+        "restart_required": bool(result.get("restart_required")),
+        # ALTER USER and SET PASSWORD are in no narrower event.
+        "grants": bool(events & {"", "query"}) and not any(result["settings"].get(name) for name in USER_LISTS),
         "reads": bool(events & {"", "query", "table", "query_dml"}),
     }
 

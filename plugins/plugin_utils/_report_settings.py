@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What settings say of DDL and logins, and what the ages of archives say of retention. Pure functions."""
+"""What settings say of DDL, grants and logins, and what the ages of archives say of retention. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks impor
 
 _ON = ("on", "1", "true", "yes")
 
+_CLASSES = frozenset(("read", "write", "function", "role", "ddl", "misc", "misc_set"))
+
 
 def settings_checks(trail: Mapping[str, Any]) -> list[Result]:
-    """Return whether DDL and logins of a database are recorded, by the trail or by the server's own audit."""
+    """Return whether DDL, grants and logins of a database are recorded, by the trail or by the server's own audit."""
     settings = trail.get("settings")
     if not settings:
         return [Result(name, "unknown", "not gathered") for name in ("ddl_recorded", "logins_recorded")]
@@ -25,7 +27,27 @@ def settings_checks(trail: Mapping[str, Any]) -> list[Result]:
     return [
         _recorded("ddl_recorded", "DDL", [*_by_trail(events, "ddl"), *_server_classes(settings, "ddl")]),
         _recorded("logins_recorded", "logins", [*_by_trail(events, "login"), *_server_logins(settings)]),
+        *_grants(settings),
     ]
+
+
+def _grants(settings: Mapping[str, Any]) -> list[Result]:
+    """Return that a database goes without what the server as a whole has been given; see _report_checks."""
+    classes = settings.get("pgaudit.log")
+    if classes is None or "role" in pgaudit_classes(classes):
+        return []
+    text = f"pgaudit.log is {classes!r} here: nothing records grants and changes of roles"
+    return [Result("grants_recorded", "amber", text, "add the class role to pgaudit_settings; see docs/statements.md")]
+
+
+def pgaudit_classes(setting: Any) -> set[str]:
+    """Return the classes that a value of pgaudit.log leaves; as pgaudit reads it, a minus takes one away again."""
+    classes: set[str] = set()
+    for word in (part.strip().lower() for part in str(setting or "").split(",")):
+        named = word.removeprefix("-")
+        meant = _CLASSES if named == "all" else {named} & _CLASSES
+        classes = classes - meant if word.startswith("-") else classes | meant
+    return classes
 
 
 def _recorded(check: str, what: str, by: Sequence[str]) -> Result:
@@ -44,7 +66,7 @@ def _words(value: Any) -> set[str]:
 
 
 def _server_classes(settings: Mapping[str, Any], wanted: str) -> list[str]:
-    by = ["pgaudit"] if _words(settings.get("pgaudit.log")) & {wanted, "all"} else []
+    by = ["pgaudit"] if wanted in pgaudit_classes(settings.get("pgaudit.log")) else []
     if _plugin_logs(settings) and _words(settings.get("server_audit_events")) & {f"query_{wanted}", "query", ""}:
         by.append("server_audit")
     return by
@@ -66,11 +88,14 @@ def _plugin_logs(settings: Mapping[str, Any]) -> bool:
 def retention_check(given: Mapping[str, Any] | None, least: str | None) -> Result:
     """Return whether archives are kept for long enough.
 
-    :param given: `older_than` and `categories` of a host, as the role audit_archive takes them.
+    :param given: `url`, `older_than` and `categories` of a host, as the role audit_archive takes them.
     :param least: the age that is asked for, or None when it is enough that there is one.
     """
     if given is None:
         return Result("retention", "unknown", "not known")
+    if not given.get("url"):
+        # What is not archived is in the log, and nothing says for how long somebody leaves it there.
+        return Result("retention", "unknown", "nothing is archived: audit_archive_url is not set")
     try:
         ages = _archive_ages(given)
     except AuditError as error:

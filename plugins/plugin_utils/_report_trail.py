@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.info import COUNT_LIMIT
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.pattern import Pattern
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks import (
     Context,
@@ -19,9 +21,19 @@ from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks impor
 )
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_settings import settings_checks
 
+#: What is checked of each database. Its being unknown leaves open whether the database is audited as it has to be.
+ESSENTIAL = (
+    *("trail_installed", "coverage", "drift", "exceptions", "partitions_ahead", "catch_all_empty", "sealed"),
+    *("append_only", "audit_failures", "ddl_recorded", "logins_recorded"),
+)
+#: The others, which may be unknown because nobody asked, or nothing was there to be looked at.
+CHECKED = (*ESSENTIAL, "seals_signed", "user_context", "sensitive_columns")
+
 #: Types of problems that have a check of their own.
 _RIGHTS = ("grant", "not_refused")
 _EXPIRED = "exception_expired"
+#: What refuses changes of the log.
+_GUARDS = re.compile(r"\b(?:dbfleet_audit_(?:row_)?guard\w*|refuse_change)\b")
 
 #: From which share of changes without an application's user on it is worth a word, unless a threshold says.
 _USUAL_CONTEXT = 90
@@ -30,11 +42,15 @@ _USUAL_CONTEXT = 90
 def trail_checks(trail: Mapping[str, Any], context: Context) -> list[Result]:
     """Return what the checks of one database have found."""
     if trail.get("error"):
-        found = [Result("reachable", "red", f"could not be read: {trail['error']}", context.run("verify"))]
+        found = [
+            Result("reachable", "red", f"could not be read: {trail['error']}", context.run("verify")),
+            *unknown("the database could not be read"),
+        ]
     elif not trail.get("installed"):
         found = [
             Result("trail_installed", "red", "there is no audit trail, and it was asked for", context.run("site")),
             *_sensitive(trail),
+            *unknown("there is no audit trail", but=("trail_installed", "sensitive_columns")),
         ]
     else:
         found = [
@@ -53,19 +69,37 @@ def trail_checks(trail: Mapping[str, Any], context: Context) -> list[Result]:
     return [Result(one.check, one.level, one.text, one.fix, trail["database"]) for one in found]
 
 
+def unknown(reason: str, but: Sequence[str] = ()) -> list[Result]:
+    """Return that nothing is known of a database, or another one's answers would stand for it."""
+    return [Result(check, "unknown", reason) for check in CHECKED if check not in but]
+
+
 def unaudited(trail: Mapping[str, Any]) -> list[str]:
     """Return the names of tables that are known not to be audited, and are no valid exception."""
     return [table["table"] for table in _asked_for(trail) if table["audited"] is False]
 
 
+def unseen(trail: Mapping[str, Any]) -> list[str]:
+    """Return the names of tables of which the login does not see whether they are audited, and no valid exceptions."""
+    return [table["table"] for table in _asked_for(trail) if table["audited"] is None]
+
+
+def _rows(number: int) -> str:
+    """Return a number of rows in words; the modules count no further than to a limit."""
+    return f"more than {COUNT_LIMIT - 1:,} rows" if number >= COUNT_LIMIT else counted(number, "row")
+
+
 def _asked_for(trail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the tables that could be audited, less the valid exceptions."""
+    return _not_excepted((trail.get("coverage") or {}).get("tables") or [], trail)
+
+
+def _not_excepted(tables: Sequence[Mapping[str, Any]], trail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     patterns = [
         Pattern.parse(entry["table"], "exceptions")
         for entry in trail.get("exceptions") or []
         if not entry.get("expired")
     ]
-    tables = (trail.get("coverage") or {}).get("tables") or []
     return [
         table for table in tables if not any(pattern.matches(*table["table"].split(".", 1)) for pattern in patterns)
     ]
@@ -75,7 +109,10 @@ def _coverage(trail: Mapping[str, Any], context: Context) -> Result:
     coverage = trail.get("coverage")
     if not coverage or coverage["audited"] is None:
         return Result("coverage", "unknown", "this login does not see which tables are audited")
-    missing, text = unaudited(trail), f"{coverage['audited']:,} of {counted(coverage['auditable'], 'table')} audited"
+    missing, hidden = unaudited(trail), unseen(trail)
+    text = f"{coverage['audited']:,} of {counted(coverage['auditable'], 'table')} audited"
+    if hidden:
+        text += f"; this login does not see whether these are: {named(hidden)}"
     broken = [
         f"{table['table']} ({table['problem']})"
         for table in _asked_for(trail)
@@ -86,6 +123,8 @@ def _coverage(trail: Mapping[str, Any], context: Context) -> Result:
     if missing:
         fix = f"add a policy or an exception for them, then {context.run('site')}"
         return Result("coverage", "amber", f"{text}; without: {named(missing)}", fix)
+    if hidden:
+        return Result("coverage", "unknown", text)
     return Result("coverage", "ok", text)
 
 
@@ -95,7 +134,7 @@ def _drift(trail: Mapping[str, Any], context: Context) -> Result:
     problems = [
         problem["detail"]
         for problem in trail["problems"]
-        if problem["type"] not in (*_RIGHTS, _EXPIRED) and not _is_guard(problem)
+        if problem["type"] not in (*_RIGHTS, _EXPIRED) and not _is_guard(problem, trail)
     ]
     if problems:
         text = f"{counted(len(problems), 'difference')} from what was asked: {named(problems, 3)}"
@@ -103,8 +142,10 @@ def _drift(trail: Mapping[str, Any], context: Context) -> Result:
     return Result("drift", "ok", "as asked")
 
 
-def _is_guard(problem: Mapping[str, Any]) -> bool:
-    return "guard" in problem["detail"]
+def _is_guard(problem: Mapping[str, Any], trail: Mapping[str, Any]) -> bool:
+    """Tell whether a problem is about what protects the log, and not about a table that has the name of a guard."""
+    tables = {table["table"] for table in (trail.get("coverage") or {}).get("tables") or []}
+    return bool(_GUARDS.search(problem["detail"])) and problem.get("table") not in tables
 
 
 def _exceptions(trail: Mapping[str, Any]) -> Result:
@@ -120,16 +161,21 @@ def _partitions(partitions: Mapping[str, Any] | None, context: Context) -> list[
     if not partitions:
         return [Result(name, "unknown", "not gathered") for name in ("partitions_ahead", "catch_all_empty")]
     ahead, wanted = partitions["ahead"], context.thresholds.get("partitions_ahead", 1)
-    caught = partitions.get("catch_all_rows") or 0
     text = f"{counted(ahead, partitions.get('interval') or 'period')} ahead, until {partitions['until'] or 'none'}"
     return [
         Result("partitions_ahead", "ok", text)
         if ahead >= wanted
         else Result("partitions_ahead", "amber", text, context.run("site")),
-        Result("catch_all_empty", "amber", f"{counted(caught, 'row')} in it", context.run("site"))
-        if caught
-        else Result("catch_all_empty", "ok", "it is empty"),
+        _catch_all(partitions.get("catch_all_rows"), context),
     ]
+
+
+def _catch_all(rows: int | None, context: Context) -> Result:
+    if rows is None:
+        return Result("catch_all_empty", "unknown", "its rows could not be counted")
+    if rows:
+        return Result("catch_all_empty", "amber", f"{_rows(rows)} in it", context.run("site"))
+    return Result("catch_all_empty", "ok", "it is empty")
 
 
 def _seals(seals: Mapping[str, Any] | None, context: Context) -> list[Result]:
@@ -138,17 +184,23 @@ def _seals(seals: Mapping[str, Any] | None, context: Context) -> list[Result]:
     if not seals.get("last_number"):
         text, fix = "the log was never sealed", "set audit_seal_signing_key; see docs/seals.md"
         return [Result("sealed", "amber", text, fix), Result("seals_signed", "unknown", text)]
-    signed = (
-        Result("seals_signed", "amber", f"{counted(seals['unsigned'], 'seal')} not signed", context.run("seal"))
-        if seals.get("unsigned")
-        else Result("seals_signed", "ok", f"{counted(seals['last_number'], 'seal')}, all signed")
-    )
-    return [_sealed(seals, context), signed]
+    return [_sealed(seals, context), _signed(seals, context)]
+
+
+def _signed(seals: Mapping[str, Any], context: Context) -> Result:
+    unsigned = seals.get("unsigned")
+    if unsigned is None:
+        return Result("seals_signed", "unknown", "not gathered")
+    if unsigned:
+        return Result("seals_signed", "amber", f"{counted(unsigned, 'seal')} not signed", context.run("seal"))
+    return Result("seals_signed", "ok", f"{counted(seals['last_number'], 'seal')}, all signed")
 
 
 def _sealed(seals: Mapping[str, Any], context: Context) -> Result:
-    oldest, rows = seals.get("oldest_unsealed_at"), seals.get("unsealed_rows") or 0
-    text = f"last seal {seals['last_number']} of {seals['last_sealed_at']}, {counted(rows, 'row')} unsealed"
+    oldest, rows = seals.get("oldest_unsealed_at"), seals.get("unsealed_rows")
+    if rows is None:
+        return Result("sealed", "unknown", "the rows that are in no seal could not be counted")
+    text = f"last seal {seals['last_number']} of {seals['last_sealed_at']}, {_rows(rows)} unsealed"
     age = unsealed_hours(seals, context)
     if age > context.max_unsealed_hours:
         text += f", the oldest since {oldest}: more than {context.max_unsealed_hours:g} hours"
@@ -164,7 +216,9 @@ def unsealed_hours(seals: Mapping[str, Any], context: Context) -> float:
 
 def _rights(trail: Mapping[str, Any], context: Context) -> Result:
     problems = [
-        problem["detail"] for problem in trail.get("problems") or [] if problem["type"] in _RIGHTS or _is_guard(problem)
+        problem["detail"]
+        for problem in trail.get("problems") or []
+        if problem["type"] in _RIGHTS or _is_guard(problem, trail)
     ]
     problems += [
         f"{grant['grantee']} has {', '.join(grant['privileges'])} on {grant['object']}"
@@ -175,38 +229,42 @@ def _rights(trail: Mapping[str, Any], context: Context) -> Result:
         return Result("append_only", "red", named(problems), context.run("site"))
     if trail.get("grants") is None or trail.get("problems") is None:
         return Result("append_only", "unknown", "not gathered")
+    if any(problem["type"] == "refused" for problem in trail["problems"]):
+        return Result("append_only", "unknown", "the comparison with the inventory was refused; see drift")
     return Result("append_only", "ok", "guards and rights as they have to be")
 
 
 def _activity(activity: Mapping[str, Any] | None, context: Context) -> list[Result]:
     if not activity:
         return [Result(name, "unknown", "not gathered") for name in ("audit_failures", "user_context")]
-    failures = activity.get("failures") or 0
-    lost = (
-        Result("audit_failures", "red", f"{counted(failures, 'change')} not recorded", "find the reason in the log")
-        if failures
-        else Result("audit_failures", "ok", "none in the period")
-    )
-    return [lost, _user_context(activity, context)]
+    return [_failures(activity.get("failures")), _user_context(activity, context)]
+
+
+def _failures(failures: int | None) -> Result:
+    if failures is None:
+        return Result("audit_failures", "unknown", "not gathered")
+    if failures:
+        text = f"{counted(failures, 'change')} not recorded"
+        return Result("audit_failures", "red", text, "find the reason in the log")
+    return Result("audit_failures", "ok", "none in the period")
 
 
 def with_user(activity: Mapping[str, Any]) -> float | None:
-    """Return the share of changes that name an application's user, in percent; None when nothing was changed."""
-    applications = activity.get("applications") or []
-    changes = sum(application["changes"] for application in applications)
-    without = sum(application["without_user"] for application in applications)
-    return 100 * (changes - without) / changes if changes else None
+    """Return the share of changes that name an application's user, in percent; None when there is none to be named."""
+    changes, without = activity.get("changes"), activity.get("without_user")
+    return 100 * (changes - without) / changes if changes and without is not None else None
 
 
 def _user_context(activity: Mapping[str, Any], context: Context) -> Result:
     share = with_user(activity)
     if share is None:
-        return Result("user_context", "unknown", "no application has changed anything")
+        text = "not gathered" if activity.get("changes") else "no application has changed anything"
+        return Result("user_context", "unknown", text)
     wanted = context.thresholds.get("user_context", _USUAL_CONTEXT)
     text = f"{share:.0f} % of the changes name the application's user"
     if share >= wanted:
         return Result("user_context", "ok", text)
-    without = [application["name"] for application in activity["applications"] if application["without_user"]]
+    without = [entry["name"] for entry in activity.get("applications") or [] if entry["without_user"]]
     fix = "have the applications say on whose behalf they work; see docs/context.md"
     return Result("user_context", "amber", f"{text}; without, at times: {named(without)}", fix)
 
@@ -214,9 +272,9 @@ def _user_context(activity: Mapping[str, Any], context: Context) -> Result:
 def _sensitive(trail: Mapping[str, Any]) -> list[Result]:
     found = trail.get("discovery")
     if found is None:
-        return [Result("sensitive_columns", "unknown", "not looked for")]
-    if found:
-        tables = [f"{entry['table']} ({', '.join(entry['categories'])})" for entry in found]
+        return [Result("sensitive_columns", "unknown", "not looked for, or not all tables were seen")]
+    tables = [f"{entry['table']} ({', '.join(entry['categories'])})" for entry in _not_excepted(found, trail)]
+    if tables:
         fix = "take the proposed policies over into the inventory"
         return [Result("sensitive_columns", "amber", f"not audited: {named(tables)}", fix)]
     return [Result("sensitive_columns", "ok", "none was found")]

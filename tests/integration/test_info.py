@@ -15,7 +15,7 @@ from cutting import PostgresqlCutter
 from databases import Database, wait_for_replay
 from first_seal import first_sealed
 
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.info import PARTS
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.info import COUNT_LIMIT, PARTS
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql import info_queries
 
 MODULE = "postgresql_audit_info"
@@ -75,11 +75,16 @@ CREATE VIEW seen AS SELECT * FROM users;
         record(db, 2, "shop_app", action="'EVENT'", document='\'{"event": "audit_failure"}\'')
         record(db, 3, "eve", action="'EVENT'", document='\'{"event": "login", "success": false}\'')
         record(db, 7, "ann", at="'2025-12-24 12:00+00'")
+        # More large imports than are told of, two smaller deletions of many rows, and one of all.
+        load = {"at": "'2026-01-14 12:00+00'", "action": "'INSERT'"}
+        record(db, 55 * 3, "import", transaction="2000 + n % 55", **load)
+        record(db, 2 * 2, "eve", transaction="3000 + n % 2", **{**load, "action": "'DELETE'"})
+        record(db, 1, "eve", transaction="4000", **{**load, "action": "'TRUNCATE'"})
         yield db
 
 
 #: What the fixture writes into the log.
-RECORDS = 30 + 5 + 40 + 2 + 3 + 7
+RECORDS = 30 + 5 + 40 + 2 + 3 + 7 + 55 * 3 + 2 * 2 + 1
 PERIOD = {"since": "2025-11-17", "until": "2025-11-24"}
 
 
@@ -140,6 +145,7 @@ def test_activity_is_told_by_time_user_table_and_application(shop):
     found = trail_of(shop, "activity", bulk_rows=20, time_zone="Europe/Berlin", **PERIOD)["activity"]
     assert (found["since"], found["until"]) == ("2025-11-17T00:00:00Z", "2025-11-24T00:00:00Z")
     assert (found["changes"], found["by_action"]) == (75, {"DELETE": 40, "UPDATE": 35})
+    assert (found["without_user"], found["bulk_deletes"]) == (5, 1)
     assert found["by_day"] == [{"day": "2025-11-19", "changes": 35}, {"day": "2025-11-22", "changes": 40}]
     assert {hour: count for hour, count in enumerate(found["by_hour"]) if count} == {11: 30, 13: 40, 23: 5}
     assert found["users"] == [
@@ -171,6 +177,12 @@ def test_activity_is_told_by_time_user_table_and_application(shop):
     assert (found["failures"], found["ddl"], found["logins"], found["refused_logins"]) == (2, 0, 0, 3)
 
 
+def test_bulk_deletes_that_are_too_small_to_be_listed_are_counted(shop):
+    found = trail_of(shop, "activity", bulk_rows=2, since="2026-01-01", until="2026-02-01")["activity"]
+    listed = [(bulk["action"], bulk["rows"]) for bulk in found["bulk"]]
+    assert (found["bulk_deletes"], listed) == (2 + 1, [*[("INSERT", 3)] * 20, ("TRUNCATE", None)])
+
+
 def test_activity_reads_the_partitions_of_its_period_once(shop):
     asked = {"since": "2025-11-17", "until": "2025-11-24", "opens": 0, "closes": 9, "over_midnight": False}
     query = info_queries.ACTIVITY.replace("{schema}", "audit")
@@ -196,6 +208,9 @@ def test_partitions_seals_grants_and_settings(shop):
     assert partitions["until"] > (today + datetime.timedelta(days=80)).isoformat()
     # A year ago there was no log: such records are in a catch-all.
     assert partitions["catch_all_rows"] == RECORDS
+    counting = info_queries.CATCH_ALL.replace("{schema}", "audit").replace("%(limit)s", "9")
+    counting = counting.replace("%(first)s", "'2026-01-01'").replace("%(last)s", "'2026-01-01'")
+    assert (shop.value(counting), COUNT_LIMIT) == (9, 1_000_001)
     listed = {entry["name"]: entry for entry in partitions["list"]}
     assert (listed["audit_log_past"]["from"], listed["audit_log_future"]["to"]) == (None, None)
     assert partitions["growth"][-1]["month"] == today.isoformat()[:7]
@@ -240,6 +255,11 @@ def test_a_grant_that_nobody_is_to_have_is_told(shop):
     shop.execute(f"REVOKE ALL ON audit.audit_log_data, audit.hash_key FROM {role}")
     shop.execute("REVOKE EXECUTE ON FUNCTION audit.mask FROM PUBLIC")
     assert unexpected == {(role, "audit_log_data"), (role, "hash_key"), ("PUBLIC", "mask()")}
+    # Of the two that record DDL one is not enough, nor is one that replication's sessions do not fire.
+    for state in ("DISABLE", "ENABLE"):
+        shop.execute(f"ALTER EVENT TRIGGER dbfleet_audit_record_drop {state}")
+        assert trail_of(shop, "settings")["settings"]["events"] == ["app"]
+    shop.execute("ALTER EVENT TRIGGER dbfleet_audit_record_drop ENABLE ALWAYS")
 
 
 def test_what_is_proposed_can_be_pasted_and_rolled_out(shop):
@@ -296,12 +316,17 @@ def test_databases_without_a_trail_and_such_that_cannot_be_read_stop_nothing(sho
     bare.execute("CREATE TABLE clients (id int, iban text)")
     login = bare.create_role()
     bare.execute(f"REVOKE CONNECT ON DATABASE {closed.name} FROM PUBLIC")
-    trails = running.run_module(
+    answer = running.run_module(
         MODULE,
         **{**bare.login, "login_user": login, "databases": [bare.name, closed.name]},
         gather=list(PARTS),
         discover=True,
-    )["trails"]
+    )
+    trails = answer["trails"]
+    assert (shop.name in answer["unlisted"], {bare.name, closed.name} & set(answer["unlisted"])) == (True, set())
+    assert not {"postgres", "template1"} & set(answer["unlisted"])
+    assert closed.name in running.run_module(MODULE, **{**bare.login, "databases": [bare.name]})["unlisted"]
+    assert running.run_module(MODULE, **bare.login)["unlisted"] == []
     by_name = {found["database"]: found for found in trails}
     assert sorted(set(by_name[bare.name]) - {"limitations"}) == [
         *("coverage", "database", "discovery", "error", "estimate", "installed", "proposal", "schema"),
@@ -316,6 +341,20 @@ def test_a_database_may_have_its_trail_in_another_schema(shop):
         MODULE, **shop.login, databases=[shop.name], schema="elsewhere", schemas={shop.name: "audit"}, gather=["seals"]
     )
     assert [(trail["schema"], trail["installed"]) for trail in ours["trails"]] == [("audit", True)]
+
+
+def test_a_check_that_cannot_be_asked_says_so_and_quotes_no_row(shop):
+    queries = {"ratio": "SELECT 'NaN'::float8", "missing": "SELECT count(*) FROM public.nothing"}
+    queries["leak"] = "SELECT e.changed_by::int FROM audit.audit_log AS e LIMIT 1"
+    checks = [{"name": name, "query": query, "threshold": 1} for name, query in queries.items()]
+    checks.append({**checks[0], "name": "misspelt", "databases": ["shpo"]})
+    found = {check["name"]: check for check in facts(shop, checks=checks)["checks"]}
+    assert [check["database"] for check in found.values() if not check["ok"]] == [*[shop.name] * 3, "shpo"]
+    assert "NaN" in found["ratio"]["error"]
+    assert found["leak"]["error"] == (
+        "the query failed: InvalidTextRepresentation (SQLSTATE 22P02); the message may quote data"
+    )
+    assert found["missing"]["error"] == 'relation "public.nothing" does not exist'
 
 
 def test_a_standby_answers_too(shop, pg, pg_standby):

@@ -19,6 +19,8 @@ if t.TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 EVIL = '"><img src=x onerror="window.struck = true"><script>window.struck = true</script>'
+#: What the page shows for what is not known.
+UNKNOWN = "\N{EN DASH}"
 ROWS = "#hosts .listing > .scroll > table > tbody > tr.row"
 
 
@@ -222,12 +224,20 @@ def test_what_the_report_makes_of_facts_is_shown(visit: t.Callable[..., Page]):
         {**report_facts.trail(), "estimate": estimate},
         report_facts.trail(database="clinic", error="permission denied"),
     ]
-    facts = {"pg1": report_facts.host(*trails), "pg2": report_facts.host(), "pg3": report_facts.host()}
+    bulk = [{"at": report_facts.NOW, "table": "public.users", "action": "TRUNCATE", "rows": None, "changed_by": "ann"}]
+    unknown = report_facts.trail(coverage=None, activity=None, seals=None, partitions=None, settings=None)
+    truncated = report_facts.trail(activity={"bulk": bulk})
+    facts = {"pg1": report_facts.host(*trails), "pg2": report_facts.host(unknown), "pg3": report_facts.host(truncated)}
     options = {**report_facts.OPTIONS, "profiles": ["hipaa", "gdpr"]}
     page = visit(report(facts, ["pg1", "pg2", "pg3", "pg4"], options))
     assert sorted(names(page)) == ["pg1", "pg2", "pg3", "pg4"]
+    # What is not known is no number: neither of the host's row nor of its databases.
+    assert page.locator(ROWS).filter(has_text="pg2").locator("td").all_inner_texts()[4:8] == [UNKNOWN] * 4
+    assert page.locator("#activity tr.row").filter(has_text="TRUNCATE").locator("td").nth(4).inner_text() == UNKNOWN
     for opener in page.locator("#hosts .opener").all():
         opener.click()
+    assert page.locator("#hosts").get_by_text(f"{UNKNOWN} of {UNKNOWN}").count() == 1
+    assert page.locator("#hosts").get_by_text("not known: Every table that could be audited is").is_visible()
     assert page.locator("#hosts").get_by_text("clinic could not be read: permission denied").is_visible()
     assert page.locator("#hosts").get_by_text("not asked in this run").is_visible()
     assert page.locator("#hosts").get_by_text("would add about 120 rows and 46.9 KiB a day").is_visible()

@@ -20,6 +20,10 @@ OPTIONS: dict[str, t.Any] = {
 }
 
 
+#: Of a server that waits for nothing.
+SETTLED: dict[str, t.Any] = {"restart": {"pending": [], "errors": []}}
+
+
 def table(name: str, audited: bool | None = True, problem: str | None = None) -> dict[str, t.Any]:
     """Return a table of a trail's coverage."""
     return {"table": name, "audited": audited, "problem": problem, "rows": 10, "bytes": 8192}
@@ -52,6 +56,8 @@ TRAIL: dict[str, t.Any] = {
         "tables": [{"name": "public.users", "changes": 100}],
         "off_hours": {"changes": 0, "users": []},
         "bulk": [],
+        "bulk_deletes": 0,
+        "without_user": 0,
         "applications": [{"name": "shop", "changes": 100, "without_user": 0}],
         "failures": 0,
         "ddl": 1,
@@ -89,10 +95,10 @@ def host(*trails: dict[str, t.Any], **changed: t.Any) -> dict[str, t.Any]:
         "engine": "postgresql",
         "status": "ok",
         "reason": "",
-        "server": {"version": {"full": "17.6", "major": 17}, "in_recovery": False, "limitations": []},
+        "server": {"version": {"full": "17.6", "major": 17}, "in_recovery": False, "limitations": [], **SETTLED},
         "trails": list(trails) or [trail()],
-        "statements": {"enabled": True, "problems": [], "reads": True},
-        "retention": {"older_than": "13mo", "categories": {}},
+        "statements": {"enabled": True, "problems": [], "grants": True, "reads": True},
+        "retention": {"url": "/mnt/archive", "older_than": "13mo", "categories": {}},
         "checks": [],
         **changed,
     }

@@ -9,7 +9,7 @@ import datetime
 import pytest
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core import info
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.activity import offsets
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.activity import COLUMNS, Group, activity, offsets
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy import parse_policies
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy_versions import StoredPolicy
@@ -66,12 +66,42 @@ def test_a_table_is_audited_when_its_triggers_are_what_its_policy_asks_for():
     assert [entries[f"public.{name}"]["audited"] for name in "abcde"] == [True, True, False, False, None]
     assert entries["public.b"]["problem"] == "policy all asks for truncate, and no trigger records it"
     assert entries["public.e"]["problem"] == "the login does not see whether it has triggers"
-    assert [found.name for found in info.unaudited(tables, rules)] == ["c", "d"]
+    assert [found.name for found in info.unaudited(tables[:-1], rules)] == ["c", "d"]
 
 
 def test_what_nobody_can_see_is_unknown_and_not_zero():
     assert info.coverage([table("e", None)], [])["audited"] is None
     assert info.coverage([], [])["audited"] == 0
+    lost: list[str] = []
+    # One table suffices: it may be the one that ought to be audited.
+    missing = info.unaudited([table("a", types={"ssn": "text"}), table("e", None)], [])
+    assert info.discovered(missing, ["insert"], lost) == {"discovery": None, "proposal": None}
+    assert lost == ["discovery: the login does not see of every table whether it is audited"]
+    estimate = info.estimate(missing, NOW - datetime.timedelta(days=10), NOW, "counted")
+    assert (estimate["rows_per_day"], estimate["basis"]) == (None, lost[0].split(": ")[1])
+
+
+def group(part, changes, **more):
+    values = dict.fromkeys(COLUMNS) | {"part": part, "changes": changes, "off_hours": 0, "without_user": 0}
+    return Group(**values | {"bulk_deletes": 0} | more)
+
+
+def test_bulk_deletes_are_all_of_them_and_not_those_that_are_listed():
+    imports = [group("bulk", 10**6, action="INSERT", transaction_id=str(n), bulk_deletes=9) for n in range(50)]
+    truncates = [group("bulk", 1, action="TRUNCATE", at=f"2026-11-{day:02}", bulk_deletes=9) for day in range(1, 26)]
+    times = [group("time", 30, action="TRUNCATE", hour=1, day="2026-11-01")]
+    found = activity([*imports, *truncates, *times], request())
+    assert found["bulk_deletes"] == 9 + 30
+    assert [change["rows"] for change in found["bulk"]] == [10**6] * 20 + [None] * 20
+    assert [found["bulk"][number]["at"] for number in (20, 39)] == ["2026-11-25", "2026-11-06"]
+    assert activity([], request())["bulk_deletes"] == 0
+
+
+def test_changes_without_a_user_are_all_of_them_and_not_those_of_the_busiest_applications():
+    applications = [group("application", 9, application=f"app {n}", without_user=9) for n in range(60)]
+    times = [group("time", 9 * 60, action="UPDATE", hour=1, day="2026-11-01", without_user=9 * 60)]
+    found = activity([*applications, *times, group("time", 5, action="EVENT", hour=1, without_user=5)], request())
+    assert (found["changes"], found["without_user"], len(found["applications"])) == (540, 540, 50)
 
 
 def test_a_child_is_under_the_policy_of_the_table_that_it_inherits_from():

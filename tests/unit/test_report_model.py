@@ -21,6 +21,9 @@ def model(facts, hosts=None, **options):
     return report(facts, hosts or list(facts), {**OPTIONS, **options})
 
 
+ARCHIVED = {"url": "/mnt/archive", "older_than": "13mo"}
+
+
 def only(facts, **options):
     return model({"pg1": facts}, **options)["hosts"][0]
 
@@ -65,7 +68,14 @@ FOUND = [{"table": "public.patients", "score": 87, "categories": ["health"], "co
         (host(trail(settings={"log_connections": "off"})), "amber", "logins_recorded", "nothing records logins"),
         (host(trail(activity={"failures": 2})), "red", "audit_failures", "2 changes not recorded"),
         (
-            host(trail(activity={"applications": [{"name": "shop", "changes": 10, "without_user": 9}]})),
+            host(
+                trail(
+                    activity={
+                        "without_user": 90,
+                        "applications": [{"name": "shop", "changes": 10, "without_user": 9}],
+                    }
+                )
+            ),
             "amber",
             "user_context",
             "10 % of the changes name the application's user; without, at times: shop",
@@ -133,12 +143,15 @@ def test_a_host_is_as_its_worst_database(turned):
     assert [finding["database"] for finding in entry["findings"]] == ["bank"]
 
 
-def test_what_the_login_cannot_see_is_unknown_and_not_unaudited():
+def test_what_the_login_cannot_see_is_unknown_and_not_green():
     hidden = {"auditable": 1, "audited": None, "tables": [table("public.users", None, "the login does not see it")]}
     made = model({"pg1": host(trail(coverage=hidden)), "pg2": host()})
-    assert made["hosts"][0]["checks"]["coverage"]["level"] == "unknown"
-    assert made["hosts"][0]["posture"] == "green"
-    assert (made["summary"]["auditable"], made["summary"]["coverage"], made["alerts"]) == (2, 1.0, [])
+    entry = made["hosts"][0]
+    assert entry["checks"]["coverage"]["level"] == "unknown"
+    assert (entry["posture"], entry["reason"]) == ("amber", "not known: Every table that could be audited is")
+    assert (made["summary"]["auditable"], made["summary"]["coverage"]) == (2, 1.0)
+    # What nobody has seen to be audited is not, where somebody wants to be told.
+    assert [(alert["name"], alert["host"]) for alert in made["alerts"]] == [("coverage", "pg1")]
 
 
 def test_a_host_that_did_not_answer_is_unknown_whether_it_said_why_or_not():
@@ -182,13 +195,13 @@ def test_a_control_is_met_not_met_or_not_provable():
     ],
 )
 def test_ages_are_measured_by_what_each_framework_asks_for(framework, categories, met):
-    facts = host(retention={"older_than": "13mo", "categories": categories})
+    facts = host(retention={**ARCHIVED, "categories": categories})
     controls = model({"pg1": facts}, profiles=[framework])["controls"]
     assert [control["met"] for control in controls if "retention" in control["checks"]] == [met]
 
 
 def test_each_framework_has_its_own_age_when_there_are_several():
-    facts = host(retention={"older_than": "13mo", "categories": {"default": {"archive": "2y"}}})
+    facts = host(retention={**ARCHIVED, "categories": {"default": {"archive": "2y"}}})
     controls = model({"pg1": facts}, profiles=["hipaa", "pci_dss"])["controls"]
     met = {control["framework"]: control["met"] for control in controls if "retention" in control["checks"]}
     assert met == {"hipaa": False, "pci_dss": True}
@@ -199,10 +212,25 @@ def test_a_control_without_a_check_is_never_met():
     assert [control["met"] for control in controls if control["control"] == "8.17"] == [None]
 
 
-def test_numbers_of_the_fleet_count_a_standby_once():
-    standby = host(server={"version": {"full": "17.6"}, "in_recovery": True})
-    summary = model({"pg1": host(), "pg2": standby})["summary"]
+@pytest.mark.parametrize("chain", ["5f0c", None])
+def test_numbers_of_the_fleet_count_a_standby_once(chain):
+    log = trail(seals={"chain": chain})
+    standby = host(log, server={"version": {"full": "17.6"}, "in_recovery": True})
+    made = model({"standby": standby, "primary": host(log)})
+    summary = made["summary"]
     assert (summary["changes"], summary["auditable"], summary["coverage"]) == (100, 2, 1.0)
+    assert {entry["name"]: entry["databases"][0]["counted"] for entry in made["hosts"]} == {
+        "standby": False,
+        "primary": True,
+    }
+    # Its primary may be no host of this report.
+    assert model({"standby": standby})["summary"]["changes"] == 100
+
+
+def test_nodes_of_one_cluster_have_one_log_and_other_databases_their_own():
+    nodes = {name: host(trail(seals={"chain": "5f0c"})) for name in ("node1", "node2", "node3")}
+    assert model(nodes)["summary"]["changes"] == 100
+    assert model({**nodes, "other": host(trail(seals={"chain": "9a1d"}))})["summary"]["changes"] == 200
 
 
 def test_activity_and_growth_of_several_hosts_are_put_together():
@@ -293,12 +321,14 @@ def test_a_host_whose_asking_ended_early_says_why():
 
 
 def test_statement_auditing_is_read_from_predictions():
-    configured = {"settings": {"pgaudit.log": "ddl, read"}, "objects": 0, "differences": []}
+    configured = {"settings": {"pgaudit.log": "ddl, read"}, "objects": 0, "differences": [], "loaded": False}
     preload = {"differences": ["pgaudit is not preloaded"], "restart_required": True}
-    assert pgaudit_facts(configured, preload, True) == {
+    assert pgaudit_facts({**configured, "limitations": ["no superuser"]}, preload, True) == {
         "enabled": True,
-        "problems": ["pgaudit is not preloaded"],
+        "problems": ["pgaudit is not preloaded", "the server has not loaded pgaudit"],
+        "limitations": ["no superuser"],
         "restart_required": True,
+        "grants": False,
         "reads": True,
     }
     assert pgaudit_facts({}, {}, True) is None
@@ -321,8 +351,9 @@ def test_a_month_that_is_shorter_ends_earlier():
 
 
 def test_what_cannot_be_meant_is_named():
-    checks = [{"name": "orphans", "sql": "SELECT 1", "threshold": 0}]
-    given = {"period": "decade", "thresholds": {"covrage": 1}, "checks": checks, "profiles": ["hippa"]}
+    checks = [{"name": "orphans", "sql": "SELECT 1", "threshold": 0}, {"name": "orphans", "threshold": 1}]
+    thresholds = {"covrage": 1, "coverage": "100", "unsealed_rows": 5_000_000}
+    given = {"period": "decade", "thresholds": thresholds, "checks": checks, "profiles": ["hippa"]}
     problems = "\n".join(input_problems(given))
     for text in (
         "audit_report_thresholds: there is no covrage; choose from coverage, ",
@@ -330,5 +361,9 @@ def test_what_cannot_be_meant_is_named():
         "audit_report_period is 'decade'",
         "audit_report_checks[0]: unknown key sql",
         "audit_report_checks[0]: query is missing",
+        # Prometheus takes one value for a name.
+        "audit_report_checks[1]: there is another one with the name 'orphans'",
+        "audit_report_thresholds: coverage is no number",
+        "audit_report_thresholds: unsealed_rows are counted to ",
     ):
         assert text in problems

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from .errors import AuditError
 from .info import Request, iso
 
-#: How many of the busiest users and tables, of bulk changes and of applications are named.
+#: How many of the busiest users and tables, of bulk changes (and as many TRUNCATEs) and of applications are named.
 BUSIEST, BULK, APPLICATIONS = 10, 20, 50
 
 ROW_ACTIONS = ("INSERT", "UPDATE", "DELETE", "TRUNCATE")
@@ -30,6 +30,7 @@ class Group:
     :ivar changes: the number of records; of all parts but `time`, records of rows.
     :ivar off_hours: how many of them at night or on a weekend.
     :ivar without_user: how many of them under the login's own name.
+    :ivar bulk_deletes: of a group of `bulk`, how many DELETEs are among all of that part, also those left out.
     """
 
     part: str
@@ -45,6 +46,7 @@ class Group:
     changes: int
     off_hours: int
     without_user: int
+    bulk_deletes: int = 0
 
 
 COLUMNS = tuple(column.name for column in fields(Group))
@@ -56,12 +58,13 @@ def activity(groups: Iterable[Group], request: Request) -> dict[str, Any]:
     for group in groups:
         parts[group.part].append(group)
     rows = [group for group in parts["time"] if group.action in ROW_ACTIONS]
-    by_hour = _sums(rows, "hour")
+    by_hour, by_action = _sums(rows, "hour"), _sums(rows, "action")
     return {
         "since": iso(request.since),
         "until": iso(request.until),
         "changes": _total(rows),
-        "by_action": dict(sorted(_sums(rows, "action").items())),
+        "without_user": sum(group.without_user for group in rows),
+        "by_action": dict(sorted(by_action.items())),
         "by_day": [{"day": str(day), "changes": count} for day, count in sorted(_sums(rows, "day").items())],
         "by_hour": [by_hour.get(hour, 0) for hour in range(24)],
         "users": _busiest(parts["user"], "changed_by", "changes"),
@@ -70,7 +73,9 @@ def activity(groups: Iterable[Group], request: Request) -> dict[str, Any]:
             "changes": sum(group.off_hours for group in rows),
             "users": _busiest(parts["user"], "changed_by", "off_hours"),
         },
-        "bulk": [_bulk(group) for group in _largest(parts["bulk"], "changes", BULK)],
+        "bulk": [_bulk(group) for group in _bulk_changes(parts["bulk"])],
+        # A TRUNCATE is one record, however many rows it takes.
+        "bulk_deletes": max((group.bulk_deletes for group in parts["bulk"]), default=0) + by_action.get("TRUNCATE", 0),
         "applications": [
             {"name": group.application or "", "changes": group.changes, "without_user": group.without_user}
             for group in _largest(parts["application"], "changes", APPLICATIONS)
@@ -152,12 +157,20 @@ def _busiest(groups: Sequence[Group], name: str, number: str) -> list[dict[str, 
     ]
 
 
+def _bulk_changes(groups: Sequence[Group]) -> list[Group]:
+    """Return the largest bulk changes, and behind them the latest TRUNCATEs, which nobody knows the size of."""
+    sized = [group for group in groups if group.action != "TRUNCATE"]
+    truncates = [group for group in groups if group.action == "TRUNCATE"]
+    latest = sorted(truncates, key=lambda group: (group.at or "", str(group)), reverse=True)
+    return [*_largest(sized, "changes", BULK), *latest[:BULK]]
+
+
 def _bulk(group: Group) -> Mapping[str, Any]:
     return {
         "at": group.at,
         "table": group.table_name,
         "action": group.action,
-        "rows": group.changes,
+        "rows": None if group.action == "TRUNCATE" else group.changes,
         "changed_by": group.changed_by,
         "application": group.application,
         "transaction_id": group.transaction_id,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from .discovery import Columns, discover, proposal
 from .errors import AuditError
 from .event_query import parse_time
 from .policy import Policy, parse_policies
@@ -30,10 +31,12 @@ INFO_SPEC: dict[str, Any] = {
 }
 
 #: More rows than these are not counted one by one: in the catch-all, and of those in no seal.
-COUNT_LIMIT = 100_000
+COUNT_LIMIT = 1_000_001
 
 #: Operations that a table's triggers must have for it to count as audited, unless its policy asks for fewer.
 _ROW_OPERATIONS = frozenset(("insert", "update", "delete"))
+
+_UNSEEN = "the login does not see of every table whether it is audited"
 
 # docs/benchmarks.md: a record of 480 bytes of JSON takes 757, and 23 more in the index `record`.
 _RECORD_BYTES = 300
@@ -159,22 +162,41 @@ def is_audited(table: AuditedTable, policy: Policy | None) -> bool | None:
     return bool(operations) and (operations >= _ROW_OPERATIONS or operations >= wanted)
 
 
-def unaudited(tables: Sequence[AuditedTable], policies: Sequence[Policy] | None) -> list[AuditedTable]:
-    """Return the tables that are known not to be audited."""
+def unaudited(tables: Sequence[AuditedTable], policies: Sequence[Policy] | None) -> list[AuditedTable] | None:
+    """Return the tables that are not audited, or None when there is one of which nobody can see that."""
     parents = {(table.schema, table.name): table.parent for table in tables}
-    return [table for table in tables if is_audited(table, _policy_of(table, policies or (), parents)) is False]
+    audited = [is_audited(table, _policy_of(table, policies or (), parents)) for table in tables]
+    return None if None in audited else [table for table, known in zip(tables, audited) if not known]
+
+
+def discovered(
+    tables: Sequence[AuditedTable] | None, operations: Sequence[str], lost: list[str]
+) -> dict[str, list[dict[str, Any]] | str | None]:
+    """Return which of the tables that are not audited look as if they had to be: `discovery` and `proposal`.
+
+    :param tables: as :func:`unaudited` returns them; None leaves both unknown, which is then named in `lost`.
+    :param operations: those that the engine can audit.
+    """
+    if tables is None:
+        lost.append(f"discovery: {_UNSEEN}")
+        return {"discovery": None, "proposal": None}
+    found = discover([Columns(table.schema, table.name, table.types, table.rows) for table in tables], operations)
+    return {"discovery": found, "proposal": proposal(found)}
 
 
 def estimate(
-    tables: Sequence[AuditedTable], counted_since: datetime | None, now: datetime, source: str
+    tables: Sequence[AuditedTable] | None, counted_since: datetime | None, now: datetime, source: str
 ) -> dict[str, Any]:
     """Return what auditing these tables would add to the log.
 
+    :param tables: as :func:`unaudited` returns them.
     :param counted_since: since when the server counts, in UTC; None where it does not.
     :param source: where the counts are from, or why there are none.
     """
     since = None if counted_since is None else iso(counted_since)
     answer = {"counted_since": since, "rows_per_day": None, "bytes_per_day": None, "basis": source}
+    if tables is None:
+        return {**answer, "basis": _UNSEEN}
     if counted_since is None or any(table.inserted is None for table in tables):
         return answer
     # What was counted in less than a day says nothing of a whole one.

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -31,6 +32,23 @@ CHECKS_SPEC: dict[str, Any] = {
 TIMEOUT = 60
 
 
+#: Of a check that is meant for databases that are not there.
+NO_DATABASE = "no database that is asked has such a name"
+
+
+def without_database(checks: Sequence[Mapping[str, Any]], databases: Sequence[str]) -> list[dict[str, Any]]:
+    """Return as failed what is meant for databases that are not there, with the pattern for the database.
+
+    :param databases: all that are asked.
+    """
+    return [
+        failed(check, pattern, NO_DATABASE)
+        for check in checks
+        for pattern in dict.fromkeys(check["databases"])
+        if not any(fnmatchcase(database, pattern) for database in databases)
+    ]
+
+
 def of_database(checks: Sequence[Mapping[str, Any]], database: str) -> list[Mapping[str, Any]]:
     """Return the checks that are meant for a database."""
     return [check for check in checks if any(fnmatchcase(database, pattern) for pattern in check["databases"])]
@@ -52,13 +70,19 @@ def statement(query: str) -> str:
 def result(check: Mapping[str, Any], database: str, ask: Callable[[str], Any]) -> dict[str, Any]:
     """Return what a check has found; what goes wrong is its `error`, and it is not ok then.
 
+    An error names no value: it goes into reports, and a query that is wrong may have read anything.
+
     :param ask: executes a statement that cannot write and returns its value.
     :raises Exception: whatever the driver raises.
     """
     try:
+        if not _is_finite(check["threshold"]):
+            raise AuditError("the threshold is no finite number")
         value = ask(statement(check["query"]))
         if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-            raise AuditError(f"the query gave {value!r}, which is no number")
+            raise AuditError(f"the query gave a value of the type {type(value).__name__}, which is no number")
+        if not _is_finite(value):
+            raise AuditError("the query gave NaN, infinity or a number that is too large")
     except AuditError as error:
         return failed(check, database, str(error))
     return {**failed(check, database, ""), "value": _plain(value), "ok": value <= check["threshold"], "error": None}
@@ -66,8 +90,16 @@ def result(check: Mapping[str, Any], database: str, ask: Callable[[str], Any]) -
 
 def failed(check: Mapping[str, Any], database: str, error: str) -> dict[str, Any]:
     """Return the result of a check that could not be made."""
-    found = {"name": check["name"], "database": database, "threshold": _plain(check["threshold"])}
+    threshold = check["threshold"]
+    found = {"name": check["name"], "database": database}
+    found["threshold"] = _plain(threshold) if _is_finite(threshold) else None
     return {**found, "value": None, "ok": False, "error": error}
+
+
+def _is_finite(value: float | Decimal) -> bool:
+    """Tell whether a number is one that JSON has."""
+    # What Decimal holds beyond the range of float would be text of thousands of digits, which Python refuses to write.
+    return (not isinstance(value, Decimal) or value.is_finite()) and math.isfinite(float(value))
 
 
 def _plain(value: float | Decimal) -> float | int:

@@ -45,6 +45,10 @@ UNREGISTER = "SET STATEMENT sql_log_bin = 0 FOR DELETE FROM mysql.plugin WHERE n
 #: Measured on MariaDB 10.11 and 11.8: neither QUERY_DDL nor QUERY_DCL has these, whatever the names suggest.
 _UNSEEN = "ALTER USER, SET PASSWORD, SET GLOBAL, CREATE EVENT, CREATE SERVER, CHANGE MASTER, INSTALL and UNINSTALL"
 
+#: What the report takes for auditing that is not there, beside what it only limits.
+NOT_LOGGING = "logging is off: nothing is logged"
+UNWRITTEN = "records could not be written to the log since logging began"
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -289,10 +293,10 @@ def limitations(state: PluginState, wanted: Mapping[str, str]) -> list[str]:
     lost = []
     events = _items(wanted["events"])
     if wanted["logging"] == "OFF":
-        lost.append("logging is off: nothing is logged")
+        lost.append(NOT_LOGGING)
     elif "QUERY" not in events and {"QUERY_DDL", "QUERY_DCL"} & set(events):
         lost.append(f"server_audit counts {_UNSEEN} neither as DDL nor as DCL; only the event QUERY logs them")
     failed = int(state.status.get("writes_failed") or 0)
     if failed:
-        lost.append(f"{failed} records could not be written to the log since logging began")
+        lost.append(f"{failed} {UNWRITTEN}")
     return lost

@@ -69,10 +69,10 @@ ORDER BY p.partition_ordinal_position
 
 #: Two ranges, each of which leaves all other partitions out.
 CATCH_ALL = """
-SELECT (SELECT COUNT(*) FROM (SELECT 1 FROM {schema}.audit_log_data AS r
-                              WHERE r.changed_at < %(first)s LIMIT %(limit)s) AS e)
-     + (SELECT COUNT(*) FROM (SELECT 1 FROM {schema}.audit_log_data AS r
-                              WHERE r.changed_at >= %(last)s LIMIT %(limit)s) AS e) AS `rows`
+SELECT LEAST(%(limit)s, (SELECT COUNT(*) FROM (SELECT 1 FROM {schema}.audit_log_data AS r
+                                               WHERE r.changed_at < %(first)s LIMIT %(limit)s) AS e)
+                      + (SELECT COUNT(*) FROM (SELECT 1 FROM {schema}.audit_log_data AS r
+                                               WHERE r.changed_at >= %(last)s LIMIT %(limit)s) AS e)) AS `rows`
 """
 
 SETTINGS = "SELECT s.name, s.value FROM {schema}.setting AS s"
@@ -92,16 +92,18 @@ SELECT r.part, IF(r.part = 'time', DATE(e.changed_at + INTERVAL ({offset}) SECON
        IF(r.part = 'time', HOUR(e.changed_at + INTERVAL ({offset}) SECOND), NULL) AS hour,
        IF(r.part IN ('time', 'bulk'), e.action, NULL) AS action, IF(r.part = 'time', {kind}, NULL) AS kind,
        e.changed_by, CONCAT_WS('.', e.schema_name, e.table_name) AS table_name, e.application_name AS application,
-       e.transaction_id, DATE_FORMAT(r.at, '%%Y-%%m-%%dT%%H:%%i:%%sZ') AS at, r.changes, r.off_hours, r.without_user
+       e.transaction_id, DATE_FORMAT(r.at, '%%Y-%%m-%%dT%%H:%%i:%%sZ') AS at, r.changes, r.off_hours, r.without_user,
+       r.bulk_deletes
 FROM (
-  SELECT g.*, ROW_NUMBER() OVER (PARTITION BY g.part ORDER BY g.changes DESC) AS place,
+  SELECT g.*, SUM(g.is_delete) OVER (PARTITION BY g.part) AS bulk_deletes,
+         ROW_NUMBER() OVER (PARTITION BY g.part ORDER BY g.changes DESC) AS place,
          ROW_NUMBER() OVER (PARTITION BY g.part ORDER BY g.off_hours DESC) AS off_place
   FROM (
     SELECT STRAIGHT_JOIN p.part, MIN(c.id) AS first_id, MIN(c.changed_at) AS at, COUNT(*) AS changes,
            SUM(IF(c.of_row AND p.part IN ('time', 'user'), WEEKDAY(c.local) IN (5, 6) OR NOT IF(%(over_midnight)s,
              c.minute >= %(opens)s OR c.minute < %(closes)s, c.minute >= %(opens)s AND c.minute < %(closes)s), 0))
              AS off_hours,
-           SUM(c.of_row AND c.without_user) AS without_user
+           SUM(c.of_row AND c.without_user) AS without_user, MAX(c.action = 'DELETE') AS is_delete
     FROM (
       SELECT e.id, e.changed_at, e.action, e.action IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') AS of_row,
              e.changed_by, e.changed_by = e.db_user AS without_user, e.schema_name, e.table_name,

@@ -13,7 +13,6 @@ from typing import Any
 
 from .._core import info
 from .._core.activity import COLUMNS, Group, activity, offsets
-from .._core.discovery import Columns, discover, proposal
 from .._core.info import AuditedTable, Request
 from .._core.policy import Policy
 from . import info_queries as queries
@@ -103,12 +102,11 @@ class _Facts:
         facts: dict[str, Any] = {}
         if "coverage" in self.request.gather:
             facts["coverage"] = info.coverage(tables, policies) if tables or seen.everything else None
-        missing = info.unaudited(tables, policies)
+        # What it does not see may be a table that is not audited.
+        missing = info.unaudited(tables, policies) if seen.everything else None
         facts["estimate"] = info.estimate(missing, since, self.now, source)
         if self.request.discover:
-            columns = [Columns(table.schema, table.name, table.types, table.rows) for table in missing]
-            facts["discovery"] = discover(columns, OPERATIONS)
-            facts["proposal"] = proposal(facts["discovery"])
+            facts.update(info.discovered(missing, OPERATIONS, self.limitations))
         return facts
 
     def _policies(self) -> list[Policy]:
@@ -247,7 +245,7 @@ def _operations(slots: Slots) -> tuple[str, ...]:
 
 
 def _group(row: Mapping[str, Any]) -> Group:
-    numbers = {name: int(row[name]) for name in ("changes", "off_hours", "without_user")}
+    numbers = {name: int(row[name]) for name in ("changes", "off_hours", "without_user", "bulk_deletes")}
     return Group(**{name: row[name] for name in COLUMNS if name not in numbers}, **numbers)
 
 

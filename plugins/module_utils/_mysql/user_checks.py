@@ -12,6 +12,16 @@ from typing import Any
 from .._core.user_checks import TIMEOUT, failed, result
 from .session import Session, describe, is_lost, pymysql
 
+#: Errors whose messages name objects, rights and limits, and quote the query. All others may quote a value of a row.
+_WITHOUT_VALUES = frozenset(
+    (
+        *(1044, 1045, 1142, 1143, 1227, 1290, 1356, 1370, 1792),  # rights, and what a reader may not
+        *(1049, 1052, 1054, 1109, 1146, 1305, 1630),  # names
+        *(1055, 1056, 1060, 1064, 1066, 1111, 1140, 1222, 1241, 1242, 1248),  # the form of the query
+        *(1205, 1213, 1317, 1969, 3024),  # time and locks
+    )
+)
+
 
 def user_checks(session: Session, checks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return what the checks have found; their queries name the databases that they are about."""
@@ -33,7 +43,15 @@ def _found(check: Mapping[str, Any], session: Session) -> dict[str, Any]:
     except pymysql.MySQLError as error:
         if is_lost(error):
             raise
-        return failed(check, "", describe(error))
+        return failed(check, "", _reason(error))
     finally:
         if session.connection.open:
             session.execute("ROLLBACK")
+
+
+def _reason(error: Any) -> str:
+    """Return what went wrong, with the server's words where these hold no values."""
+    if error.args[:1] and error.args[0] in _WITHOUT_VALUES:
+        return describe(error)
+    number = error.args[0] if error.args and isinstance(error.args[0], int) else "unknown"
+    return f"the query failed: {type(error).__name__} (error {number}); the message may quote data"

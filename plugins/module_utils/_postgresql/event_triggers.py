@@ -82,14 +82,25 @@ def recordable(events: Sequence[str], version_number: int) -> list[str]:
     return [event for event in events if event != "login" or version_number >= LOGIN_EVENTS_VERSION]
 
 
-def _plan_present(steps: Transaction, schema: str, name: str, wanted: EventTrigger, current: Any) -> None:
-    trigger = {"trigger": Identifier.of(name)}
-    same = (
-        current
-        and current["ours"]
+def fires(name: str, current: Mapping[str, Any] | None) -> bool:
+    """Tell whether one of :data:`EVENT_TRIGGERS` is in the database as we want it, and fires in every session.
+
+    :param current: what the trail's catalogue has of it.
+    """
+    return current is not None and _is_same(EVENT_TRIGGERS[name], current) and current["enabled"] == "A"
+
+
+def _is_same(wanted: EventTrigger, current: Mapping[str, Any]) -> bool:
+    return (
+        bool(current["ours"])
         and (current["event"], current["function"]) == (wanted.event, wanted.function)
         and sorted(current["tags"] or []) == sorted(wanted.tags)
     )
+
+
+def _plan_present(steps: Transaction, schema: str, name: str, wanted: EventTrigger, current: Any) -> None:
+    trigger = {"trigger": Identifier.of(name)}
+    same = bool(current) and _is_same(wanted, current)
     if not same:
         state = "altered" if current else "missing"
         if current:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -26,9 +27,14 @@ SELECT {login} AS login,
              WHERE datallowconn AND NOT datistemplate AND has_database_privilege(oid, 'CONNECT')
              ORDER BY datname) AS databases,
        ARRAY(SELECT datname::text FROM pg_database WHERE NOT has_database_privilege(oid, 'CONNECT')) AS closed,
+       ARRAY(SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname) AS open,
        (SELECT default_version FROM pg_available_extensions WHERE name = 'pgaudit') AS pgaudit,
-       EXISTS (SELECT FROM pg_settings WHERE name = 'pgaudit.log') AS pgaudit_loaded
+       EXISTS (SELECT FROM pg_settings WHERE name = 'pgaudit.log') AS pgaudit_loaded,
+       ARRAY(SELECT name FROM pg_settings WHERE pending_restart ORDER BY name) AS pending_restart
 """
+
+#: Databases that every server has, or that a managed service keeps for itself on each: nobody lists them.
+_OF_SERVERS = ("postgres", "rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys")
 
 
 def gather(module: PostgresqlModule, session: Session) -> None:
@@ -47,9 +53,11 @@ def gather(module: PostgresqlModule, session: Session) -> None:
         databases=sorted({name for names in matched.values() for name in names}),
         matches=matched,
         unmatched=[pattern for pattern in patterns if not matched[pattern]],
+        unlisted=_unlisted(server.open, patterns),
         limitations=limitations(login),
         pgaudit={"installed": server.pgaudit, "loaded": server.pgaudit_loaded},
         catalog_changes=catalog_changes(session, module.params["schema"]),
+        pending_restart=server.pending_restart,
         restart=read_restart(session) if login.superuser else None,
     )
     if request.wanted:
@@ -62,6 +70,11 @@ def gather(module: PostgresqlModule, session: Session) -> None:
         ]
     if module.params["checks"]:
         module.results["checks"] = user_checks(module.params, module.results["databases"])
+
+
+def _unlisted(databases: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    left = [name for name in databases if name not in _OF_SERVERS]
+    return [name for name in left if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def _require_zone(session: Session, time_zone: str) -> None:

@@ -91,10 +91,10 @@ ORDER BY p.lower <> 'MINVALUE', p.lower
 
 #: Two ranges, each of which leaves all other partitions out.
 CATCH_ALL = """
-SELECT (SELECT count(*) FROM (SELECT FROM {schema}.audit_log_data AS r
-                              WHERE r.changed_at < %(first)s LIMIT %(limit)s) AS e)
-     + (SELECT count(*) FROM (SELECT FROM {schema}.audit_log_data AS r
-                              WHERE r.changed_at >= %(last)s LIMIT %(limit)s) AS e) AS rows
+SELECT least(%(limit)s, (SELECT count(*) FROM (SELECT FROM {schema}.audit_log_data AS r
+                                               WHERE r.changed_at < %(first)s LIMIT %(limit)s) AS e)
+                      + (SELECT count(*) FROM (SELECT FROM {schema}.audit_log_data AS r
+                                               WHERE r.changed_at >= %(last)s LIMIT %(limit)s) AS e)) AS rows
 """
 
 SETTINGS = "SELECT s.name, s.value FROM {schema}.setting AS s"
@@ -131,14 +131,18 @@ WITH change AS (
   FROM clock AS c
   GROUP BY GROUPING SETS ((c.day, c.hour, c.action, c.kind), (c.changed_by), (c.table_name), (c.application),
                           (c.transaction_id, c.table_name, c.action, c.changed_by, c.application))
-  HAVING grouping(c.transaction_id) = 1 OR count(*) FILTER (WHERE c.of_row) >= %(bulk_rows)s
+  HAVING grouping(c.transaction_id) = 1 OR c.action = 'TRUNCATE'
+    OR count(*) FILTER (WHERE c.of_row) >= %(bulk_rows)s
 ), ranked AS (
-  SELECT g.*, row_number() OVER (PARTITION BY g.part ORDER BY g.changes DESC) AS rank,
-         row_number() OVER (PARTITION BY g.part ORDER BY g.off_hours DESC) AS off_rank
+  SELECT g.*,
+         row_number() OVER (PARTITION BY g.part, g.action = 'TRUNCATE' ORDER BY g.changes DESC, g.at DESC) AS rank,
+         row_number() OVER (PARTITION BY g.part ORDER BY g.off_hours DESC) AS off_rank,
+         count(*) FILTER (WHERE g.action = 'DELETE') OVER (PARTITION BY g.part) AS bulk_deletes
   FROM grouped AS g
 )
 SELECT r.part, r.day, r.hour, r.action, r.kind, r.changed_by, r.table_name, r.application, r.transaction_id,
-       to_char(r.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS at, r.changes, r.off_hours, r.without_user
+       to_char(r.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS at, r.changes, r.off_hours, r.without_user,
+       r.bulk_deletes
 FROM ranked AS r
 WHERE r.part = 'time' OR (r.changes > 0 AND (r.rank <= 50 OR (r.part = 'user' AND r.off_rank <= 10)))
 """

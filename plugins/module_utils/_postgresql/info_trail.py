@@ -12,14 +12,13 @@ from typing import Any
 
 from .._core import info
 from .._core.activity import Group, activity
-from .._core.discovery import Columns, discover, proposal
 from .._core.info import AuditedTable, Request
 from .._core.policy import OPERATIONS, Policy
 from . import info_queries as queries
 from . import trail_catalog
 from .attach_functions import EXCEPTIONS_SETTING
 from .capture import is_capture
-from .event_triggers import EVENT_TRIGGERS
+from .event_triggers import EVENT_TRIGGERS, fires
 from .partition_functions import INTERVAL_SETTING
 from .roles import OWNER, ROLES, WRITER
 from .session import Session, psycopg2
@@ -107,9 +106,7 @@ class _Facts:
         missing = info.unaudited(tables, policies)
         facts["estimate"] = info.estimate(missing, *self._counted())
         if self.request.discover:
-            columns = [Columns(table.schema, table.name, table.types, table.rows) for table in missing]
-            facts["discovery"] = discover(columns, OPERATIONS)
-            facts["proposal"] = proposal(facts["discovery"])
+            facts.update(info.discovered(missing, OPERATIONS, self.limitations))
         return facts
 
     def _policies(self) -> list[Policy]:
@@ -216,15 +213,15 @@ def _is_capture(trigger: Mapping[str, Any]) -> bool:
 
 
 def _events(catalog: TrailCatalog) -> list[str]:
-    """Return what the trail records besides changes of rows."""
-    events = [
-        wanted.records
-        for name, wanted in EVENT_TRIGGERS.items()
-        if wanted.records and catalog.event_triggers.get(name, {}).get("ours")
-    ]
+    """Return what the trail records besides changes of rows: kinds of which every trigger is there and fires."""
+    fire: dict[str, bool] = {}
+    for name, wanted in EVENT_TRIGGERS.items():
+        if wanted.records:
+            fire[wanted.records] = fire.get(wanted.records, True) and fires(name, catalog.event_triggers.get(name))
+    events = [kind for kind, every in fire.items() if every]
     if (catalog.functions.get("log_event") or {}).get("acl"):
         events.append("app")
-    return list(dict.fromkeys(events))
+    return events
 
 
 def _grants(catalog: TrailCatalog) -> list[tuple[str, str, str, bool]]:

@@ -10,13 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._core.errors import AuditError
-from .._core.user_checks import TIMEOUT, failed, of_database, result
+from .._core.user_checks import TIMEOUT, failed, of_database, result, without_database
 from .session import Session, connect, psycopg2
+
+#: Classes of SQLSTATE whose messages name objects and rights, limits and states. All others may quote a value of a row.
+_WITHOUT_VALUES = ("08", "0A", "21", "25", "40", "42", "53", "55", "57", "58")
 
 
 def user_checks(params: Mapping[str, Any], databases: Sequence[str]) -> list[dict[str, Any]]:
     """Return what the checks have found in each database that they are meant for; one that fails leaves the others."""
-    return [found for database in databases for found in _in_database(params, database)]
+    answers = [found for database in databases for found in _in_database(params, database)]
+    return [*answers, *without_database(params["checks"], databases)]
 
 
 def _in_database(params: Mapping[str, Any], database: str) -> list[dict[str, Any]]:
@@ -39,7 +43,16 @@ def _found(check: Mapping[str, Any], database: str, session: Session) -> dict[st
         session.one("SELECT set_config('statement_timeout', %(limit)s, true)", {"limit": f"{TIMEOUT}s"})
         return result(check, database, lambda statement: session.one(statement).value)
     except psycopg2.Error as error:
-        return failed(check, database, str(error).strip().splitlines()[0])
+        return failed(check, database, _reason(error))
     finally:
         if not session.connection.closed:
             session.execute("ROLLBACK")
+
+
+def _reason(error: Any) -> str:
+    """Return what went wrong, with the server's words where these hold no values."""
+    if error.pgcode is None:
+        return str(error).strip().splitlines()[0]
+    if error.pgcode.startswith(_WITHOUT_VALUES):
+        return str(error.diag.message_primary)
+    return f"the query failed: {type(error).__name__} (SQLSTATE {error.pgcode}); the message may quote data"

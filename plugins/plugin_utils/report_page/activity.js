@@ -187,5 +187,6 @@ function bulk(found) {
       { label: "Transaction", value: (entry) => entry.transaction_id, wide: true },
     ],
   });
-  return part("Bulk changes: many rows of a table in one transaction, or where the server tells none, in a minute", node);
+  const title = "Bulk changes: many rows of a table in one transaction, or where the server tells none, in a minute";
+  return part(title, node);
 }

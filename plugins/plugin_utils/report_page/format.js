@@ -24,6 +24,7 @@ const CHECKS = {
   append_only: "Append-only log",
   statements: "Statement auditing",
   ddl_recorded: "Recording of DDL",
+  grants_recorded: "Recording of grants and roles",
   logins_recorded: "Recording of logins",
   reads_recorded: "Recording of reads",
   user_context: "Application users",
@@ -137,6 +138,11 @@ function checkName(check) {
 function total(entries, of) {
   const known = entries.map(of).filter(isNumber);
   return known.length ? known.reduce((sum, value) => sum + value, 0) : null;
+}
+
+/** Those whose log is counted: copies of a log hold the same. */
+function countedOnce(databases) {
+  return databases.filter((database) => database.counted !== false);
 }
 
 /** The smallest known of the entries; null where none is known. */

@@ -170,7 +170,8 @@ function hostDetails(host, model) {
     "div",
     { class: "details" },
     el("p", { class: "note narrow" }, engineAndVersion(host)),
-    host.standby && el("p", { class: "note" }, "A standby: what its log holds is counted with its primary."),
+    databases.some(({ counted }) => counted === false) &&
+      el("p", { class: "note" }, "What its log holds is counted with another host, which has the same log."),
     host.reason && el("p", {}, host.reason),
     findings.length > 0 &&
       el(

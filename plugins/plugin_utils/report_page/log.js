@@ -25,7 +25,7 @@ function growth(months, databases) {
   if (!months.length) return null;
   const entries = withProjection(
     months,
-    total(databases, (database) => database.projected_bytes),
+    total(countedOnce(databases), (database) => database.projected_bytes),
   );
   const today = months.length - 1;
   const last = entries.length - 1;
@@ -88,6 +88,7 @@ function upkeep(databases, model) {
   const ends = databases.filter((database) => database.partitions_until);
   const end = least(ends, (database) => database.partitions_until);
   const sealed = least(databases, (database) => database.last_sealed_at);
+  const unsealed = total(countedOnce(databases), (database) => database.unsealed_rows);
   const never = databases.filter((database) => !database.last_sealed_at).length;
   const where = (name, value) => {
     const { host, name: database } = databases.find((each) => each[name] === value);
@@ -108,7 +109,7 @@ function upkeep(databases, model) {
       end && ["Partitions end first", day(end), where("partitions_until", end)],
       sealed && ["Oldest last seal", `${age(sealed, model.generated_at)} ago`, where("last_sealed_at", sealed)],
       ["Never sealed", counted(never, "database"), null],
-      ["Not sealed yet", counted(total(databases, (database) => database.unsealed_rows) ?? 0, "row"), null],
+      ["Not sealed yet", unsealed === null ? UNKNOWN : counted(unsealed, "row"), null],
     ),
     node,
   );

@@ -101,8 +101,8 @@ function controlsTile(controls) {
 }
 
 function sizeTile(databases, months) {
-  const size = total(databases, (database) => database.log_bytes);
-  const projected = total(databases, (database) => database.projected_bytes);
+  const size = total(countedOnce(databases), (database) => database.log_bytes);
+  const projected = total(countedOnce(databases), (database) => database.projected_bytes);
   const grown = months.map((month) => month.bytes || 0);
   const picture = grown.length > 1 && sparkline(grown, "Growth by month, in numbers below under Log");
   return tile("Log size", bytes(size), projected > size && `${bytes(projected)} in a year if all is kept`, picture);

@@ -59,6 +59,12 @@ def shop(trail: MysqlServer) -> t.Iterator[Schema]:
         record(made, 2, "shop_app@%", action="EVENT", document='{"event": "audit_failure"}')
         record(made, 3, "eve", action="EVENT", document='{"event": "login", "success": false}')
         record(made, 7, "ann", at="2025-12-24 12:00:00")
+        # More large imports than are told of, and two smaller deletions of many rows.
+        load = {"at": "2026-01-01 12:00:00", "action": "INSERT"}
+        for number in range(55):
+            record(made, 3, "import", transaction=f"i{number}", **load)
+        for number in range(2):
+            record(made, 2, "eve", transaction=f"d{number}", **{**load, "action": "DELETE"})
         yield made
         rollout(made)
         install_trail(made)
@@ -133,6 +139,7 @@ def test_rows_written_are_counted_where_performance_schema_is_on(new_mysql_serve
 def test_activity_is_told_by_time_user_table_and_application(shop):
     found = trail_of(shop, "activity", bulk_rows=20, time_zone="Europe/Berlin", **PERIOD)["activity"]
     assert (found["changes"], found["by_action"]) == (75, {"DELETE": 40, "UPDATE": 35})
+    assert (found["without_user"], found["bulk_deletes"]) == (5, 1)
     assert found["by_day"] == [{"day": "2025-11-19", "changes": 35}, {"day": "2025-11-22", "changes": 40}]
     assert {hour: count for hour, count in enumerate(found["by_hour"]) if count} == {11: 30, 13: 40, 23: 5}
     assert found["users"] == [
@@ -160,6 +167,11 @@ def test_activity_is_told_by_time_user_table_and_application(shop):
     assert (found["failures"], found["ddl"], found["logins"], found["refused_logins"]) == (2, 0, 0, 3)
 
 
+def test_bulk_deletes_that_are_too_small_to_be_listed_are_counted(shop):
+    found = trail_of(shop, "activity", bulk_rows=2, since="2026-01-01", until="2026-02-01")["activity"]
+    assert (found["bulk_deletes"], {bulk["action"] for bulk in found["bulk"]}) == (2, {"INSERT"})
+
+
 def test_activity_reads_the_partitions_of_its_period_once(shop):
     asked = {"since": "2025-11-17", "until": "2025-11-24", "opens": 0, "closes": 9, "over_midnight": False}
     query = info_queries.activity([0]).replace("{schema}", "audit")
@@ -181,7 +193,9 @@ def test_partitions_seals_grants_and_settings(shop):
     assert (partitions["interval"], partitions["ahead"]) == ("month", 3)
     assert partitions["until"] > (today + datetime.timedelta(days=80)).isoformat()
     # A year ago there was no log: such records are in a catch-all.
-    assert partitions["catch_all_rows"] == 30 + 5 + 40 + 2 + 3 + 7
+    assert partitions["catch_all_rows"] == 30 + 5 + 40 + 2 + 3 + 7 + 55 * 3 + 2 * 2
+    counting = info_queries.CATCH_ALL.replace("{schema}", "audit").replace("%(limit)s", "9")
+    assert shop.value(counting.replace("%(first)s", "'2026-01-01'").replace("%(last)s", "'2026-01-01'")) == 9
     assert partitions["growth"][-1]["month"] == today.isoformat()[:7]
     seals = found["seals"]
     everything = shop.value("SELECT COUNT(*) FROM audit.audit_log_data")
@@ -219,6 +233,7 @@ def test_a_reader_learns_what_is_in_the_log_and_a_stranger_nothing(shop):
     login = {"login_user": reader, "login_password": "Secret-of-the-4-tests"}
     stranger = facts(shop, *PARTS, discover=True, **{**shop.login, **login})
     assert (stranger["trails"][0]["error"], stranger["trails"][0]["coverage"]) == (None, None)
+    assert stranger["trails"][0]["discovery"] is None
     assert "accounts and their rights: the login may not read it" in stranger["limitations"]
     install_trail(shop, readers=[reader])
     result = facts(shop, *PARTS, **{**shop.login, **login, **PERIOD})
@@ -227,6 +242,27 @@ def test_a_reader_learns_what_is_in_the_log_and_a_stranger_nothing(shop):
     assert (found["installed"], found["activity"]["changes"], found["partitions"]["ahead"]) == (True, 75, 3)
     assert (found["seals"]["rows_sealed"], found["grants"]) == (0, None)
     assert "grants: the login may not read accounts and their rights" in found["limitations"]
+
+
+def test_tables_that_the_login_sees_without_their_triggers_may_need_audit(shop):
+    account = shop.create_account("half", "SELECT, TRIGGER")
+    with Schema(shop.server) as other:
+        other.execute("CREATE TABLE patients (id INT PRIMARY KEY, ssn VARCHAR(20))")
+        shop.execute(f"GRANT SELECT ON *.* TO {account}@'%'")
+        login = {"login_user": account, "login_password": "Secret-of-the-4-tests"}
+        found = trail_of(shop, "coverage", discover=True, **login)
+        everything = trail_of(shop, discover=True)
+    assert (found["discovery"], found["proposal"], found["estimate"]["rows_per_day"]) == (None, None, None)
+    assert "discovery: the login does not see of every table whether it is audited" in found["limitations"]
+    assert tables_of(shop, found)["patients"]["audited"] is False
+    assert f"{other.name}.patients" in {entry["table"] for entry in everything["discovery"]}
+
+
+def test_a_check_that_fails_quotes_no_row(shop):
+    leak = "SELECT JSON_EXTRACT(email, '$') FROM (SELECT EXTRACTVALUE(1, CONCAT('~', USER())) AS email) AS t"
+    (found,) = facts(shop, checks=[{"name": "leak", "query": leak, "threshold": 1}])["checks"]
+    assert (found["ok"], found["value"]) == (False, None)
+    assert "the message may quote data" in found["error"]
 
 
 def test_more_tables_are_no_more_statements(shop):
