@@ -108,7 +108,9 @@ def _checked(answers: dict[str, Any]) -> dict[str, Any]:
         host: {
             **answer,
             "checks": [
-                check for check in answer.get("checks") or [] if check.get("error") != NO_DATABASE or not elsewhere(check)
+                check
+                for check in answer.get("checks") or []
+                if check.get("error") != NO_DATABASE or not elsewhere(check)
             ],
         }
         for host, answer in answers.items()

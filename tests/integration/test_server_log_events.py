@@ -99,7 +99,7 @@ def test_every_format_has_the_same_events_with_who_what_when_and_from_where(serv
     }
     assert all(result["unparsed"] == {"count": 0, "samples": []} for result in found.values())
 
-    # What two processes write within a millisecond, the server puts into one file in this order and into another in that.
+    # What two processes write within a millisecond comes in this order in one file and in that one in another.
     def ordered(name: str) -> list[dict[str, t.Any]]:
         return sorted(found[name]["events"], key=lambda event: (event["changed_at"], event["context"]["process_id"]))
 
