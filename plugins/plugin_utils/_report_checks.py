@@ -120,7 +120,11 @@ def _unlisted(server: Mapping[str, Any]) -> list[Result]:
     if not names:
         return []
     text = f"{counted(len(names), 'database')} that the inventory does not list: {named(names)}"
-    return [Result("coverage", "amber", text, "list them in postgresql_audit_databases")]
+    return [
+        Result(
+            "coverage", "amber", text, "list them in postgresql_audit_databases, or in audit_report_exempt_databases"
+        )
+    ]
 
 
 def _restart(facts: Mapping[str, Any], context: Context) -> Result:

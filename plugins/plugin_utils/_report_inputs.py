@@ -9,6 +9,7 @@ from __future__ import annotations
 import calendar
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.info import COUNT_LIMIT
@@ -102,8 +103,8 @@ def host_facts(gathered: Mapping[str, Any], today: str) -> dict[str, Any]:
 
     :param gathered: `engine`; `info`, the result of the module for information; `compared`, the results of the
         module for verification; `targets`, the databases in their order, each with `name` and `exceptions`;
-        `statements`; `retention`; `verified`, what is kept of verification by database; `unreachable`; `error`, why
-        asking ended early, or empty. What was not asked is missing.
+        `statements`; `retention`; `verified`, what is kept of verification by database; `exempt_databases`;
+        `unreachable`; `error`, why asking ended early, or empty. What was not asked is missing.
     :param today: as in 2026-11-22.
     """
     info = gathered.get("info") or {}
@@ -115,26 +116,34 @@ def host_facts(gathered: Mapping[str, Any], today: str) -> dict[str, Any]:
     }
     if facts["status"] != "ok":
         return facts
-    statements = gathered.get("statements")
-    server = {key: value for key, value in info.items() if key not in ("trails", "checks", "statements")}
-    of_trails = {
-        f"{trail['database']}: {text}" for trail in info.get("trails") or [] for text in trail.get("limitations") or []
-    }
-    server["limitations"] = [text for text in info.get("limitations") or [] if text not in of_trails]
-    server["waiting"] = _waiting(statements, gathered["engine"])
     compared = dict(zip((target["name"] for target in gathered["targets"]), gathered["compared"]))
     targets = {target["name"]: target for target in gathered["targets"]}
     verified = gathered.get("verified") or {}
     return {
         **facts,
-        "server": server,
+        "server": _server(info, gathered),
         "trails": [
             _trail(trail, *_of(trail["database"], targets, compared, verified), today, info.get("limitations") or [])
             for trail in info.get("trails") or []
         ],
-        "statements": statements,
+        "statements": gathered.get("statements"),
         "checks": info.get("checks") or [],
     }
+
+
+def _server(info: Mapping[str, Any], gathered: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of the server as a whole."""
+    server = {key: value for key, value in info.items() if key not in ("trails", "checks", "statements")}
+    of_trails = {
+        f"{trail['database']}: {text}" for trail in info.get("trails") or [] for text in trail.get("limitations") or []
+    }
+    server["limitations"] = [text for text in info.get("limitations") or [] if text not in of_trails]
+    server["waiting"] = _waiting(gathered.get("statements"), gathered["engine"])
+    exempt = gathered.get("exempt_databases") or []
+    server["unlisted"] = [
+        name for name in info.get("unlisted") or [] if not any(fnmatchcase(name, pattern) for pattern in exempt)
+    ]
+    return server
 
 
 def _waiting(statements: Mapping[str, Any] | None, engine: str) -> list[str] | None:

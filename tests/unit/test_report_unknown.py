@@ -282,3 +282,15 @@ def test_a_table_that_is_a_valid_exception_is_not_asked_for_again_because_it_loo
     exception = {"table": "public.*", "reason": "load", "until": "2030-01-01", "expired": False}
     assert checks(host(trail(discovery=found)))["sensitive_columns"] == "amber"
     assert checks(host(trail(discovery=found, exceptions=[exception])))["sensitive_columns"] == "ok"
+
+
+def test_a_database_that_the_inventory_does_not_list_is_named_unless_it_is_exempt():
+    gathered = {
+        "engine": "postgresql",
+        "info": {"trails": [trail()], "unlisted": ["billing_copy", "scratch_1"]},
+        "compared": [{"problems": []}],
+        "targets": [{"name": "shop"}],
+        "exempt_databases": ["scratch_*"],
+    }
+    found = model(host_facts(gathered, "2026-11-22"))["hosts"][0]["checks"]["coverage"]
+    assert (found["level"], found["text"]) == ("amber", "1 database that the inventory does not list: billing_copy")
