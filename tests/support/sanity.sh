@@ -62,14 +62,18 @@ END
 # What depends on the core release: how it loads modules, checks their documentation and reads the runtime metadata.
 core_sanity_tests=(ansible-doc compile import runtime-metadata validate-modules)
 
-# run_sanity SERIES VERSION: all tests on all Pythons that the machine has and the release knows (VERSION "all"), or what
-# depends on the core release, with one Python version.
+# Prints the oldest Python of the machine of those that database hosts may have.
+oldest_host_python() {
+    list_pythons | cut -d ' ' -f 1 | grep -E '^3\.(9|[1-9][0-9])$' | sort -V | head -n 1
+}
+
+# run_sanity SERIES VERSION [all]: what depends on the core release, with one Python version; or all tests, and whether
+# everything compiles and can be imported on the oldest Python as well (those in between come with the other cores).
 run_sanity() {
-    local series=$1 version=$2
+    local series=$1 version=$2 which=${3:-core} oldest
     local copy=$DBFLEET_CACHE/sanity/ansible_collections/dbfleet/audit python=$DBFLEET_CACHE/venv/$series/bin/python
-    local options=(--color no)
-    if [ "$version" != all ]; then
-        options+=(--python "$version")
+    local options=(--color no --python "$version")
+    if [ "$which" = core ]; then
         local test
         for test in "${core_sanity_tests[@]}"; do
             options+=(--test "$test")
@@ -80,5 +84,9 @@ run_sanity() {
     keep_pip_settings "$python"
     provide_get_pip "$python"
     cd "$copy" || return
-    PATH=$DBFLEET_CACHE/venv/$series/bin:$DBFLEET_CACHE/pythons:$PATH ansible-test sanity "${options[@]}"
+    local PATH=$DBFLEET_CACHE/venv/$series/bin:$DBFLEET_CACHE/pythons:$PATH
+    ansible-test sanity "${options[@]}"
+    oldest=$(oldest_host_python)
+    [ "$which" = core ] || [ "$oldest" = "$version" ] ||
+        ansible-test sanity --color no --python "$oldest" --test compile --test import
 }
