@@ -77,10 +77,10 @@ SELECT LEAST(%(limit)s, (SELECT COUNT(*) FROM (SELECT 1 FROM {schema}.audit_log_
 
 SETTINGS = "SELECT s.name, s.value FROM {schema}.setting AS s"
 
-#: What is grouped stays in memory, as long as it is less than this.
+#: What is grouped stays in memory, as long as it is less than this. CAST, for MySQL takes a DECIMAL from GREATEST().
 SESSION = """
-SET SESSION tmp_table_size = GREATEST(@@SESSION.tmp_table_size, 134217728),
-            max_heap_table_size = GREATEST(@@SESSION.max_heap_table_size, 134217728)
+SET SESSION tmp_table_size = CAST(GREATEST(@@SESSION.tmp_table_size, 134217728) AS UNSIGNED),
+            max_heap_table_size = CAST(GREATEST(@@SESSION.max_heap_table_size, 134217728) AS UNSIGNED)
 """
 
 # One scan of the period's partitions. There are no grouping sets: each record is put into five groups as it is read.
