@@ -58,7 +58,7 @@ def default(given: Any, names: Sequence[str], variable: str) -> Any:
     return functools.reduce(_RULES[variable], [values[variable] for values in found if variable in values], given)
 
 
-def shortest_retention(names: Sequence[str]) -> str | None:
+def least_retention(names: Sequence[str]) -> str | None:
     """Return the least age that archives must reach under all of these profiles; None when none names any."""
     ages = [profile["retention"] for profile in load(names).values() if profile["retention"]]
     return functools.reduce(_longest, ages) if ages else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -68,7 +69,14 @@ def report(facts: Mapping[str, Any], hosts: Sequence[str], options: Mapping[str,
         `thresholds` and `max_unsealed_hours`.
     """
     answers = _checked({host: facts.get(host) or {"status": "unreachable", "reason": _UNASKED} for host in hosts})
-    contexts = {host: _context(host, options) for host in hosts}
+    context = Context(
+        host="",
+        now=instant(options["generated_at"]),
+        max_unsealed_hours=options["max_unsealed_hours"],
+        retention=_profiles.least_retention(options["profiles"]),
+        thresholds=options["thresholds"],
+    )
+    contexts = {host: replace(context, host=host) for host in hosts}
     results = {host: _results(answers[host], contexts[host]) for host in hosts}
     found = {host: _by_check(results[host]) for host in hosts}
     trails = _once(answers)
@@ -94,37 +102,21 @@ def report(facts: Mapping[str, Any], hosts: Sequence[str], options: Mapping[str,
 
 def _checked(answers: dict[str, Any]) -> dict[str, Any]:
     """Leave out checks that a server has no database for, where another one has; if none has, it is a misspelling."""
-    made = {
-        (check["name"], check["database"])
-        for answer in answers.values()
-        for check in answer.get("checks") or []
-        if check.get("error") != NO_DATABASE
-    }
+    made: dict[str, set[str]] = {}
+    for answer in answers.values():
+        for check in answer.get("checks") or []:
+            if check.get("error") != NO_DATABASE:
+                made.setdefault(check["name"], set()).add(check["database"])
 
-    def elsewhere(check: Mapping[str, Any]) -> bool:
-        return any(name == check["name"] and fnmatchcase(database, check["database"]) for name, database in made)
+    def counts(check: Mapping[str, Any]) -> bool:
+        return check.get("error") != NO_DATABASE or not any(
+            fnmatchcase(database, check["database"]) for database in made.get(check["name"], ())
+        )
 
     return {
-        host: {
-            **answer,
-            "checks": [
-                check
-                for check in answer.get("checks") or []
-                if check.get("error") != NO_DATABASE or not elsewhere(check)
-            ],
-        }
+        host: {**answer, "checks": [check for check in answer.get("checks") or [] if counts(check)]}
         for host, answer in answers.items()
     }
-
-
-def _context(host: str, options: Mapping[str, Any]) -> Context:
-    return Context(
-        host=host,
-        now=instant(options["generated_at"]),
-        max_unsealed_hours=options["max_unsealed_hours"],
-        retention=_profiles.shortest_retention(options["profiles"]),
-        thresholds=options["thresholds"],
-    )
 
 
 def _results(answer: Mapping[str, Any], context: Context) -> list[Result]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._rollout import counted
+
 #: Every check by its id, as reports, controls, JUnit and Prometheus call it.
 CHECKS = {
     "reachable": "The server answered, and so did its databases",
@@ -91,11 +93,6 @@ def worst(results: Iterable[Result]) -> str:
 def named(names: Sequence[str], most: int = 5) -> str:
     """Return names in one line, the first few of many."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """Return a number of things with its verb's subject in words: 1 table, 4,211 rows."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def server_checks(facts: Mapping[str, Any], context: Context) -> list[Result]:

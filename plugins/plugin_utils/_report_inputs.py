@@ -21,7 +21,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.audit_plugin 
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._profiles import PROFILES
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_alerts import THRESHOLDS
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks import instant
-from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_settings import pgaudit_classes
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_settings import pgaudit_classes, words
 
 FORMATS = ("html", "json", "junit", "prometheus")
 
@@ -227,7 +227,7 @@ def plugin_facts(result: Mapping[str, Any] | None, enabled: bool) -> dict[str, A
         return None
     if not result["available"]:
         return {"enabled": False, "reason": result["reason"], "problems": []}
-    events = _words(result["settings"]["events"])
+    events = words(result["settings"]["events"])
     said = result.get("limitations") or []
     # As asked or not, nothing is recorded then.
     lost = [text for text in said if text == NOT_LOGGING or text.endswith(UNWRITTEN)]
@@ -241,7 +241,3 @@ def plugin_facts(result: Mapping[str, Any] | None, enabled: bool) -> dict[str, A
         "grants": bool(events & {"", "query"}) and not any(result["settings"].get(name) for name in USER_LISTS),
         "reads": bool(events & {"", "query", "table", "query_dml"}),
     }
-
-
-def _words(text: str) -> set[str]:
-    return {word.strip().lower() for word in str(text).split(",")}

@@ -60,23 +60,24 @@ def _by_trail(events: Sequence[str], event: str) -> list[str]:
     return ["the trail"] if event in events else []
 
 
-def _words(value: Any) -> set[str]:
-    words = value if isinstance(value, list) else str(value or "").split(",")
-    return {str(word).strip().lower() for word in words}
+def words(value: Any) -> set[str]:
+    """Return the words of a list, or of a setting with commas between them, in lower case."""
+    parts = value if isinstance(value, list) else str(value or "").split(",")
+    return {str(part).strip().lower() for part in parts}
 
 
 def _server_classes(settings: Mapping[str, Any], wanted: str) -> list[str]:
     by = ["pgaudit"] if wanted in pgaudit_classes(settings.get("pgaudit.log")) else []
-    if _plugin_logs(settings) and _words(settings.get("server_audit_events")) & {f"query_{wanted}", "query", ""}:
+    if _plugin_logs(settings) and words(settings.get("server_audit_events")) & {f"query_{wanted}", "query", ""}:
         by.append("server_audit")
     return by
 
 
 def _server_logins(settings: Mapping[str, Any]) -> list[str]:
     # From PostgreSQL 18 on it may be a list of what is logged of a connection.
-    logged = _words(settings.get("log_connections")) - {"off", "", "0", "false", "no", "none"}
+    logged = words(settings.get("log_connections")) - {"off", "", "0", "false", "no", "none"}
     by = ["the server's log"] if logged else []
-    if _plugin_logs(settings) and _words(settings.get("server_audit_events")) & {"connect", ""}:
+    if _plugin_logs(settings) and words(settings.get("server_audit_events")) & {"connect", ""}:
         by.append("server_audit")
     return by
 

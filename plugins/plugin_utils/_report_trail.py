@@ -7,19 +7,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.info import COUNT_LIMIT
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.pattern import Pattern
-from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks import (
-    Context,
-    Result,
-    counted,
-    instant,
-    named,
-)
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks import Context, Result, instant, named
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_settings import settings_checks
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._rollout import counted
 
 #: What is checked of each database. Its being unknown leaves open whether the database is audited as it has to be.
 ESSENTIAL = (
@@ -74,22 +69,12 @@ def unknown(reason: str, but: Sequence[str] = ()) -> list[Result]:
     return [Result(check, "unknown", reason) for check in CHECKED if check not in but]
 
 
-def unaudited(trail: Mapping[str, Any]) -> list[str]:
-    """Return the names of tables that are known not to be audited, and are no valid exception."""
-    return [table["table"] for table in _asked_for(trail) if table["audited"] is False]
-
-
-def unseen(trail: Mapping[str, Any]) -> list[str]:
-    """Return the names of tables of which the login does not see whether they are audited, and no valid exceptions."""
-    return [table["table"] for table in _asked_for(trail) if table["audited"] is None]
-
-
 def _rows(number: int) -> str:
     """Return a number of rows in words; the modules count no further than to a limit."""
     return f"more than {COUNT_LIMIT - 1:,} rows" if number >= COUNT_LIMIT else counted(number, "row")
 
 
-def _asked_for(trail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def asked_for(trail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the tables that could be audited, less the valid exceptions."""
     return _not_excepted((trail.get("coverage") or {}).get("tables") or [], trail)
 
@@ -109,13 +94,15 @@ def _coverage(trail: Mapping[str, Any], context: Context) -> Result:
     coverage = trail.get("coverage")
     if not coverage or coverage["audited"] is None:
         return Result("coverage", "unknown", "this login does not see which tables are audited")
-    missing, hidden = unaudited(trail), unseen(trail)
+    tables = asked_for(trail)
+    # False is not audited, None what the login does not see.
+    missing, hidden = ([table["table"] for table in tables if table["audited"] is answer] for answer in (False, None))
     text = f"{coverage['audited']:,} of {counted(coverage['auditable'], 'table')} audited"
     if hidden:
         text += f"; this login does not see whether these are: {named(hidden)}"
     broken = [
         f"{table['table']} ({table['problem']})"
-        for table in _asked_for(trail)
+        for table in tables
         if table.get("problem") and table["audited"] is not None
     ]
     if broken:
@@ -131,10 +118,11 @@ def _coverage(trail: Mapping[str, Any], context: Context) -> Result:
 def _drift(trail: Mapping[str, Any], context: Context) -> Result:
     if trail.get("problems") is None:
         return Result("drift", "unknown", "not compared with the inventory")
+    tables = _names(trail)
     problems = [
         problem["detail"]
         for problem in trail["problems"]
-        if problem["type"] not in (*_RIGHTS, _EXPIRED) and not _is_guard(problem, trail)
+        if problem["type"] not in (*_RIGHTS, _EXPIRED) and not _is_guard(problem, tables)
     ]
     if problems:
         text = f"{counted(len(problems), 'difference')} from what was asked: {named(problems, 3)}"
@@ -142,9 +130,12 @@ def _drift(trail: Mapping[str, Any], context: Context) -> Result:
     return Result("drift", "ok", "as asked")
 
 
-def _is_guard(problem: Mapping[str, Any], trail: Mapping[str, Any]) -> bool:
+def _names(trail: Mapping[str, Any]) -> set[str]:
+    return {table["table"] for table in (trail.get("coverage") or {}).get("tables") or []}
+
+
+def _is_guard(problem: Mapping[str, Any], tables: Collection[str]) -> bool:
     """Tell whether a problem is about what protects the log, and not about a table that has the name of a guard."""
-    tables = {table["table"] for table in (trail.get("coverage") or {}).get("tables") or []}
     return bool(_GUARDS.search(problem["detail"])) and problem.get("table") not in tables
 
 
@@ -215,10 +206,11 @@ def unsealed_hours(seals: Mapping[str, Any], context: Context) -> float:
 
 
 def _rights(trail: Mapping[str, Any], context: Context) -> Result:
+    tables = _names(trail)
     problems = [
         problem["detail"]
         for problem in trail.get("problems") or []
-        if problem["type"] in _RIGHTS or _is_guard(problem, trail)
+        if problem["type"] in _RIGHTS or _is_guard(problem, tables)
     ]
     problems += [
         f"{grant['grantee']} has {', '.join(grant['privileges'])} on {grant['object']}"

@@ -96,8 +96,8 @@ def test_the_stricter_of_two_values_counts_whichever_comes_first(variable, given
 
 def test_several_profiles_together():
     assert _profiles.default(24, ["hipaa", "pci_dss"], "audit_seal_max_unsealed_hours") == 4
-    assert _profiles.shortest_retention(["pci_dss", "sox", "gdpr", "hipaa"]) == "7y"
-    assert _profiles.shortest_retention(["gdpr"]) is None
+    assert _profiles.least_retention(["pci_dss", "sox", "gdpr", "hipaa"]) == "7y"
+    assert _profiles.least_retention(["gdpr"]) is None
 
 
 def test_a_profile_that_there_is_none_of_is_named_with_those_that_there_are():
