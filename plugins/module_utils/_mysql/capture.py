@@ -18,6 +18,7 @@ from .._core.policy import Policy, is_sensitive
 from .._core.sql import Identifier, Joined, Literal, Sql, Verbatim, sql
 from .column import Column
 from .text import text
+from .trail_tables import NAMED_ID
 
 #: SIGNAL takes no more characters than this.
 _MESSAGE_LENGTH = 128
@@ -31,9 +32,9 @@ DB_USER = f"LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH({CLIENT_HOST}) - 1)"
 
 _BODY = """BEGIN{declarations}{compare}
   IF {condition} THEN{context}{require}
-    INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, schema_name, table_name, record_id,
+    INSERT INTO {schema}.audit_log_data ({id}changed_at, transaction_id, action, schema_name, table_name, record_id,
       old_values, new_values, changed_columns, changed_by, db_user, client_ip, application_name, context, policy_id)
-    VALUES ({changed_at},
+    VALUES ({next_id}{changed_at},
       v_transaction, {action}, {schema_name}, {table_name}, {record_id},
       {old_values},
       {new_values},
@@ -87,9 +88,9 @@ _WARN = """
     DECLARE EXIT HANDLER FOR SQLEXCEPTION
       SIGNAL SQLSTATE '01000' SET MESSAGE_TEXT = v_nothing;
     GET {stacked}DIAGNOSTICS CONDITION 1 v_code = MYSQL_ERRNO, v_message = MESSAGE_TEXT;
-    INSERT INTO {schema}.audit_log_data (changed_at, action, schema_name, table_name, new_values, changed_by, db_user,
-      client_ip, policy_id)
-    VALUES ({changed_at}, 'EVENT', {schema_name}, {table_name},
+    INSERT INTO {schema}.audit_log_data ({id}changed_at, action, schema_name, table_name, new_values, changed_by,
+      db_user, client_ip, policy_id)
+    VALUES ({next_id}{changed_at}, 'EVENT', {schema_name}, {table_name},
       JSON_OBJECT('event', 'audit_failure', 'operation', {action}, 'code', v_code + 0, 'error', v_message),
       {db_user}, {db_user}, {client_host}, {policy_id});
     SIGNAL SQLSTATE '01000' SET MESSAGE_TEXT = v_failed;
@@ -159,8 +160,12 @@ class Capture:
         return [column for column in self.columns if column.name not in self.policy.excluded_columns]
 
     def _places(self, operation: str) -> dict[str, Any]:
+        schema = Identifier.of(self.schema)
+        column, value = NAMED_ID["mariadb" if self.is_mariadb else "mysql"]
         return {
-            "schema": Identifier.of(self.schema),
+            "schema": schema,
+            "id": sql(column),
+            "next_id": sql(value, schema=schema),
             "action": Literal(operation.upper()),
             "schema_name": text(self.table[0]),
             "table_name": text(self.table[1]),

@@ -13,7 +13,7 @@ from .capture import CHANGED_AT, CLIENT_HOST, DB_USER
 from .partition_plan import partition_statement
 from .routine import Routine, verbatim
 from .trail_options import TrailOptions
-from .trail_tables import LOG
+from .trail_tables import LOG, NAMED_ID
 
 _TEXT = "LONGTEXT CHARACTER SET utf8mb4"
 
@@ -164,9 +164,10 @@ BEGIN
     OR COALESCE(JSON_TYPE(v_new), 'NULL') NOT IN ('OBJECT', 'NULL') THEN
     SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'audit: log_event() takes JSON objects as old_values and new_values';
   END IF;
-  INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, table_name, record_id, old_values,
+  INSERT INTO {schema}.audit_log_data ({id}changed_at, transaction_id, action, table_name, record_id, old_values,
     new_values, changed_by, db_user, client_ip, application_name, context)
-  VALUES ({changed_at}, JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.transaction_id')), 'EVENT', resource_type, resource_id,
+  VALUES ({next_id}{changed_at}, JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.transaction_id')), 'EVENT', resource_type,
+    resource_id,
     IF(JSON_TYPE(v_old) = 'OBJECT', {schema}.with_entries('{}', v_old), NULL),
     JSON_SET({schema}.with_entries(
       {schema}.with_entries('{}', JSON_REMOVE(v_metadata, '$.old_values', '$.new_values')),
@@ -270,6 +271,8 @@ def trail_routines(options: TrailOptions, vendor: str) -> list[Routine]:
     place = {"schema": Identifier.of(schema)}
     pattern, replacement = _CAMEL[vendor]
     who = {"changed_at": sql(CHANGED_AT), "client_host": sql(CLIENT_HOST), "db_user": sql(DB_USER)}
+    column, value = NAMED_ID[vendor]
+    named_id = {"id": sql(column), "next_id": sql(value, **place)}
     statement = partition_statement(schema, LOG, sql("v_period"), sql("v_ahead"), sql("at"))
     names = {"schema_name": Literal(schema), "table_name": Literal(LOG)}
     patience = Routine(AWAIT_WRITERS, sql(_AWAIT_WRITERS.strip(), **names), access="READS SQL DATA", security="INVOKER")
@@ -297,7 +300,7 @@ def trail_routines(options: TrailOptions, vendor: str) -> list[Routine]:
         ),
         Routine(
             "log_event",
-            sql(_LOG_EVENT.strip(), **who, **place),
+            sql(_LOG_EVENT.strip(), **who, **named_id, **place),
             "IN action TEXT CHARACTER SET utf8mb4, IN resource_type TEXT CHARACTER SET utf8mb4, "
             f"IN resource_id TEXT CHARACTER SET utf8mb4, IN success BOOLEAN, IN metadata {_TEXT}",
             access="MODIFIES SQL DATA",

@@ -16,6 +16,11 @@ SEQUENCE = "audit_log_id_seq"
 # MariaDB hands an AUTO_INCREMENT out again once the partition with the highest is gone; a sequence it does not.
 IDS = {"mariadb": "DEFAULT NEXTVAL({schema}.audit_log_id_seq)", "mysql": "AUTO_INCREMENT"}
 
+#: Column and value of an INSERT in a trigger or routine, which must not leave the id to its default: in prepared
+#: statements and procedures, MariaDB (10.11.19, 11.8.6) crashes on a default from a sequence once another session uses
+#: the log, too, or its table was opened anew.
+NAMED_ID = {"mariadb": ("id, ", "NEXTVAL({schema}.audit_log_id_seq), "), "mysql": ("", "")}
+
 _AS_LOG = "ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 
 #: In the order in which they are made.
