@@ -72,6 +72,16 @@ def _longest(one: str, other: str) -> str:
     return other if Age.parse(one, "age") < Age.parse(other, "age") else one
 
 
+def _retention(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge ages by category: one log is kept for all frameworks, so that each category gets the longest of all."""
+    ages = {**one, **other}
+    return dict.fromkeys(ages, functools.reduce(_longest, ages.values())) if ages else {}
+
+
+def _restart(one: str, other: str) -> str:
+    return "never" if "never" in (one, other) else one
+
+
 def _settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Merge settings of a plugin: classes and events are added up, and what only one has is taken over."""
     shared = {key: _union(one[key], other[key]) for key in one if isinstance(other.get(key), list)}
@@ -95,12 +105,15 @@ def _thresholds(one: Mapping[str, float], other: Mapping[str, float]) -> dict[st
 #: How the stricter of two values is found, by variable.
 _RULES: dict[str, Callable[[Any, Any], Any]] = {
     "audit_archive_older_than": _longest,
+    "audit_archive_retention": _retention,
     "audit_controller_seal_calendar": _more_often,
     "audit_controller_seal_cron": _more_often,
     "audit_report_thresholds": _thresholds,
     "audit_seal_max_unsealed_hours": min,
     "mysql_audit_events": _union,
+    "mysql_audit_plugin_restart": _restart,
     "mysql_audit_plugin_settings": _settings,
+    "pgaudit_restart": _restart,
     "pgaudit_settings": _settings,
     "postgresql_audit_events": _union,
 }

@@ -39,7 +39,9 @@ def test_every_control_names_known_checks_and_says_where_it_is_from_and_what_aud
         assert all(isinstance(control[key], str) and control[key] for key in control if key != "checks"), where
         assert set(control["checks"]) <= set(CHECKS), where
     if profile["retention"]:
-        Age.parse(profile["retention"], name)
+        least = Age.parse(profile["retention"], name)
+        ages = profile["defaults"]["audit_archive_retention"]
+        assert not any(Age.parse(age, category) < least for category, age in ages.items())
 
 
 @pytest.mark.parametrize("name", _profiles.PROFILES)
@@ -71,7 +73,11 @@ def test_without_a_profile_the_roles_own_default_stays():
         ("postgresql_audit_events", ["ddl", "app"], ["login"], ["ddl", "app", "login"]),
         ("audit_archive_older_than", "13mo", "2y", "2y"),
         ("audit_archive_older_than", "13mo", "90d", "13mo"),
+        # One log is kept for all frameworks: the longest age is that of each category.
+        ("audit_archive_retention", {"a": "6y"}, {"b": "7y", "c": "1y"}, {"a": "7y", "b": "7y", "c": "7y"}),
+        ("audit_archive_retention", {}, {"pci": "1y"}, {"pci": "1y"}),
         ("audit_seal_max_unsealed_hours", 24, 4, 4),
+        ("pgaudit_restart", "auto", "never", "never"),
         ("audit_controller_seal_calendar", "*:0/15", "*:0/5", "*:0/5"),
         ("audit_controller_seal_cron", "*/15 * * * *", "*/5 * * * *", "*/5 * * * *"),
         (
