@@ -33,27 +33,6 @@ options:
     type: list
     elements: dict
     default: []
-  exceptions:
-    description: Tables that are deliberately not audited. They are reported, with a warning once expired.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      table:
-        description: Pattern on C(schema.table).
-        type: str
-        required: true
-      reason:
-        description: Why the table is not audited.
-        type: str
-        required: true
-      approved_by:
-        description: Who decided so.
-        type: str
-        required: true
-      until:
-        description: Last day of the exception, as V(2027-03-31).
-        type: str
   purge:
     description: Drop audit triggers and functions that no policy asks for.
     type: bool

@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - dbfleet.audit.schema
   - dbfleet.audit.locking
   - dbfleet.audit.policies
+  - dbfleet.audit.exceptions
 seealso:
   - module: dbfleet.audit.mysql_audit_trail
 """

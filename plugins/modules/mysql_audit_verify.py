@@ -27,6 +27,7 @@ extends_documentation_fragment:
   - dbfleet.audit.partitions
   - dbfleet.audit.mysql_partitions
   - dbfleet.audit.policies
+  - dbfleet.audit.exceptions
   - dbfleet.audit.verify
   - dbfleet.audit.seals
   - dbfleet.audit.steps

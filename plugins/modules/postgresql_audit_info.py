@@ -18,6 +18,7 @@ extends_documentation_fragment:
   - dbfleet.audit.postgresql
   - dbfleet.audit.schema
   - dbfleet.audit.info
+  - dbfleet.audit.exceptions
   - dbfleet.audit.user_checks
 attributes:
   check_mode:
@@ -180,15 +181,19 @@ trails:
       elements: str
       sample: []
     coverage:
-      description: Every table that can be audited, ordered by name, and how many are.
+      description:
+        - Every table that can be audited, ordered by name, how many are, and how many are not by an exception that has
+          not expired. C(exception) is the one of O(exceptions) that names a table.
       returned: when asked for
       type: dict
-      sample: {"auditable": 2, "audited": 1, "tables": [{"table": "public.users", "audited": true, "policy": "users",
-        "classification": "restricted", "retention": "financial", "tags": ["GDPR"],
+      sample: {"auditable": 2, "audited": 1, "excepted": 0, "tables": [{"table": "public.users", "audited": true,
+        "policy": "users", "classification": "restricted", "retention": "financial", "tags": ["GDPR"],
         "operations": ["insert", "update", "delete"], "rows": 1200, "bytes": 81920, "inserted": 10, "updated": 5,
-        "deleted": 0, "problem": null}]}
+        "deleted": 0, "problem": null, "exception": null}]}
     estimate:
-      description: What auditing the tables that are not audited would add to the log, and what this was computed from.
+      description:
+        - What auditing the tables that are neither audited nor excepted would add to the log, and what this was
+          computed from.
       returned: with coverage or discovery
       type: dict
       sample: {"counted_since": "2026-10-01T00:00:00Z", "rows_per_day": 120.0, "bytes_per_day": 48000,

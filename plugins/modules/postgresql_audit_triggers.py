@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - dbfleet.audit.locking
   - dbfleet.audit.expect_pgaudit
   - dbfleet.audit.policies
+  - dbfleet.audit.exceptions
 seealso:
   - module: dbfleet.audit.postgresql_audit_trail
 """

@@ -26,6 +26,7 @@ extends_documentation_fragment:
   - dbfleet.audit.trail
   - dbfleet.audit.partitions
   - dbfleet.audit.policies
+  - dbfleet.audit.exceptions
   - dbfleet.audit.verify
   - dbfleet.audit.seals
   - dbfleet.audit.steps

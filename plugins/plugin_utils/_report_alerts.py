@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._profiles import AT_LEAST
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks import Context, pending
-from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_trail import asked_for, unsealed_hours, with_user
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_trail import unsealed_hours, with_user
 
 Trail = Mapping[str, Any]
 
@@ -21,8 +21,8 @@ def _coverage(trail: Trail, _context: Context) -> float | None:
     coverage = trail.get("coverage")
     if not coverage:
         return None
-    missing = sum(table["audited"] is not True for table in asked_for(trail))
-    return round(100 * (1 - missing / coverage["auditable"]), 2) if coverage["auditable"] else 100.0
+    covered = (coverage["audited"] or 0) + coverage["excepted"]
+    return round(100 * covered / coverage["auditable"], 2) if coverage["auditable"] else 100.0
 
 
 def _part(part: str, name: str) -> Callable[[Trail, Context], float | None]:

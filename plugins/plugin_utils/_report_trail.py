@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.info import COUNT_LIMIT
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.pattern import Pattern
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks import Context, Result, instant, named
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_settings import settings_checks
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._rollout import counted
@@ -74,27 +73,11 @@ def _rows(number: int) -> str:
     return f"more than {COUNT_LIMIT - 1:,} rows" if number >= COUNT_LIMIT else counted(number, "row")
 
 
-def asked_for(trail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the tables that could be audited, less the valid exceptions."""
-    return _not_excepted((trail.get("coverage") or {}).get("tables") or [], trail)
-
-
-def _not_excepted(tables: Sequence[Mapping[str, Any]], trail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    patterns = [
-        Pattern.parse(entry["table"], "exceptions")
-        for entry in trail.get("exceptions") or []
-        if not entry.get("expired")
-    ]
-    return [
-        table for table in tables if not any(pattern.matches(*table["table"].split(".", 1)) for pattern in patterns)
-    ]
-
-
 def _coverage(trail: Mapping[str, Any], context: Context) -> Result:
     coverage = trail.get("coverage")
     if not coverage or coverage["audited"] is None:
         return Result("coverage", "unknown", "this login does not see which tables are audited")
-    tables = asked_for(trail)
+    tables = [table for table in coverage["tables"] if not table["exception"] or table["exception"]["expired"]]
     # False is not audited, None what the login does not see.
     missing, hidden = ([table["table"] for table in tables if table["audited"] is answer] for answer in (False, None))
     text = f"{coverage['audited']:,} of {counted(coverage['auditable'], 'table')} audited"
@@ -265,7 +248,7 @@ def _sensitive(trail: Mapping[str, Any]) -> list[Result]:
     found = trail.get("discovery")
     if found is None:
         return [Result("sensitive_columns", "unknown", "not looked for, or not all tables were seen")]
-    tables = [f"{entry['table']} ({', '.join(entry['categories'])})" for entry in _not_excepted(found, trail)]
+    tables = [f"{entry['table']} ({', '.join(entry['categories'])})" for entry in found]
     if tables:
         fix = "take the proposed policies over into the inventory"
         return [Result("sensitive_columns", "amber", f"not audited: {named(tables)}", fix)]

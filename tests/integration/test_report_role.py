@@ -18,6 +18,7 @@ from local_postgresql import LocalPostgresql
 from running import run_playbook
 
 GONE = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_ssh_common_args": "-F none"}
+LOAD = {"reason": "load", "approved_by": "dpo", "until": "2099-12-31"}
 
 
 class Report(t.NamedTuple):
@@ -42,8 +43,9 @@ def shop(pg: LocalPostgresql) -> t.Iterator[Database]:
     with trail_database(pg) as database:
         database.execute("CREATE TABLE users (id int PRIMARY KEY, ssn text)")
         database.execute("CREATE TABLE patients (id int PRIMARY KEY, diagnosis text, ssn text)")
+        database.execute("CREATE TABLE patients_load (id int PRIMARY KEY, diagnosis text, ssn text)")
         database.execute("CREATE SEQUENCE numbers")
-        rollout(database, policies=[{"tables": ["public.users"]}])
+        rollout(database, policies=[{"tables": ["public.users"]}], exceptions=[{**LOAD, "table": "public.*_load"}])
         database.execute("SET app.\"user\" = 'ann'; INSERT INTO users SELECT n FROM generate_series(1, 20) AS n")
         yield database
 
@@ -60,7 +62,8 @@ def report(shop: Database, tmp_path_factory: pytest.TempPathFactory) -> t.Iterat
     dest = tmp_path_factory.mktemp("report") / "q4"
     dest.mkdir(mode=0o750)
     # The report only predicts what it would take for pgaudit to be there, so that the server may be everybody's.
-    hosts = inventory(shop.server, [audited(shop, {"tables": ["public.users"]})], pgaudit_enabled=True)
+    users, load = audited(shop, {"tables": ["public.users"]}), {**LOAD, "table": f"{shop.name}.public.*_load"}
+    hosts = inventory(shop.server, [users], exceptions=[load], pgaudit_enabled=True)
     servers = hosts["postgresql"]["hosts"]
     servers["gone"] = GONE
     servers["broken"] = {**servers[HOST], "postgresql_audit_login": {"login_host": "127.0.0.1", "login_port": 1}}
@@ -113,7 +116,8 @@ def test_hosts_that_could_not_be_asked_are_unknown_with_their_reason_and_fail_th
 
 def test_what_the_server_holds_and_has_recorded_is_in_the_model(report: Report, shop: Database):
     (database,) = report.hosts[HOST]["databases"]
-    assert (database["name"], database["auditable"], database["audited"]) == (shop.name, 2, 1)
+    assert (database["name"], database["auditable"], database["audited"]) == (shop.name, 3, 1)
+    assert [table["table"] for table in database["tables"] if table["exception"]] == ["public.patients_load"]
     assert (database["changes"], database["verified_at"]) == (20, "2026-11-22T05:00:12Z")
     assert report.model["activity"]["users"] == [{"name": "ann", "changes": 20, "hosts": [HOST]}]
     assert [entry["table"] for entry in report.model["discovery"]] == ["public.patients"]

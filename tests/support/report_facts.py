@@ -24,9 +24,9 @@ OPTIONS: dict[str, t.Any] = {
 SETTLED: dict[str, t.Any] = {"restart": {"pending": [], "errors": []}}
 
 
-def table(name: str, audited: bool | None = True, problem: str | None = None) -> dict[str, t.Any]:
+def table(name: str, audited: bool | None = True, problem: str | None = None, **more: t.Any) -> dict[str, t.Any]:
     """Return a table of a trail's coverage."""
-    return {"table": name, "audited": audited, "problem": problem, "rows": 10, "bytes": 8192}
+    return {"table": name, "audited": audited, "problem": problem, "rows": 10, "bytes": 8192, "exception": None, **more}
 
 
 TRAIL: dict[str, t.Any] = {
@@ -34,7 +34,12 @@ TRAIL: dict[str, t.Any] = {
     "schema": "audit",
     "installed": True,
     "error": None,
-    "coverage": {"auditable": 2, "audited": 2, "tables": [table("public.orders"), table("public.users")]},
+    "coverage": {
+        "auditable": 2,
+        "audited": 2,
+        "excepted": 0,
+        "tables": [table("public.orders"), table("public.users")],
+    },
     "partitions": {
         "interval": "month",
         "until": "2027-03-01",

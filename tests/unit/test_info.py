@@ -5,12 +5,18 @@
 from __future__ import annotations
 
 import datetime
+import re
 
 import pytest
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core import info
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.activity import COLUMNS, Group, activity, offsets
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.coverage import AuditedTable, Coverage, in_force
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.exemption import (
+    parse_exemptions,
+    parse_exemptions_of_databases,
+)
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy import parse_policies
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy_versions import StoredPolicy
 
@@ -22,15 +28,24 @@ def table(name, operations=(), **more):
     values = {"rows": 0, "bytes": 0, "width": 100.0, "name_bytes": 20, "columns": 5, "inserted": 0, "updated": 0}
     values.update(deleted=0, disabled=(), parent=None)
     values.update(more)
-    return info.AuditedTable(schema="public", name=name, operations=operations, **values)
+    return AuditedTable(schema="public", name=name, operations=operations, **values)
 
 
 def policies(*raw):
     return parse_policies(list(raw), "shop")
 
 
+def coverage(tables, rules=(), exemptions=()):
+    return Coverage(tables, list(rules), exemptions, NOW.date())
+
+
+def exceptions(*tables, until=None):
+    return [{"table": name, "reason": "load", "approved_by": "dpo", "until": until} for name in tables]
+
+
 def request(**params):
-    return info.parse_request({**{name: spec.get("default") for name, spec in info.INFO_SPEC.items()}, **params}, NOW)
+    defaults = {name: spec.get("default") for name, spec in info.INFO_SPEC.items()}
+    return info.parse_request({**defaults, **params}, NOW, ())
 
 
 def test_the_default_is_the_last_thirty_days():
@@ -62,19 +77,19 @@ def test_a_table_is_audited_when_its_triggers_are_what_its_policy_asks_for():
         table("d"),
         table("e", None),
     ]
-    entries = {entry["table"]: entry for entry in info.coverage(tables, rules)["tables"]}
+    entries = {entry["table"]: entry for entry in coverage(tables, rules).facts()["tables"]}
     assert [entries[f"public.{name}"]["audited"] for name in "abcde"] == [True, True, False, False, None]
     assert entries["public.b"]["problem"] == "policy all asks for truncate, and no trigger records it"
     assert entries["public.e"]["problem"] == "the login does not see whether it has triggers"
-    assert [found.name for found in info.unaudited(tables[:-1], rules)] == ["c", "d"]
+    assert [found.name for found in coverage(tables[:-1], rules).missing()] == ["c", "d"]
 
 
 def test_what_nobody_can_see_is_unknown_and_not_zero():
-    assert info.coverage([table("e", None)], [])["audited"] is None
-    assert info.coverage([], [])["audited"] == 0
+    assert coverage([table("e", None)]).facts()["audited"] is None
+    assert coverage([]).facts()["audited"] == 0
     lost: list[str] = []
     # One table suffices: it may be the one that ought to be audited.
-    missing = info.unaudited([table("a", types={"ssn": "text"}), table("e", None)], [])
+    missing = coverage([table("a", types={"ssn": "text"}), table("e", None)]).missing()
     assert info.discovered(missing, ["insert"], lost) == {"discovery": None, "proposal": None}
     assert lost == ["discovery: the login does not see of every table whether it is audited"]
     estimate = info.estimate(missing, NOW - datetime.timedelta(days=10), NOW, "counted")
@@ -106,8 +121,52 @@ def test_changes_without_a_user_are_all_of_them_and_not_those_of_the_busiest_app
 
 def test_a_child_is_under_the_policy_of_the_table_that_it_inherits_from():
     rules = policies({"tables": ["public.parent"], "name": "p"})
-    found = info.coverage([table("child", parent=("public", "parent")), table("parent")], rules)["tables"]
+    found = coverage([table("child", parent=("public", "parent")), table("parent")], rules).facts()["tables"]
     assert [entry["policy"] for entry in found] == ["p", "p"]
+
+
+ROWS = ("insert", "update", "delete")
+
+
+def test_a_table_with_a_valid_exception_is_excepted_unless_it_is_audited():
+    tables = [table("load_1"), table("load_2", ROWS), table("load_3", None), table("other")]
+    found = coverage(tables, policies({"tables": ["public.*"]}), parse_exemptions(exceptions("public.load_*"), "shop"))
+    facts = found.facts()
+    assert (facts["auditable"], facts["audited"], facts["excepted"]) == (4, 1, 2)
+    entries = {entry["table"]: entry for entry in facts["tables"]}
+    shown = {"reason": "load", "approved_by": "dpo", "until": None, "expired": False}
+    assert [entries[f"public.{name}"]["exception"] for name in ("load_1", "load_2", "other")] == [shown, shown, None]
+    # What is deliberately not recorded is no fault.
+    assert entries["public.load_1"]["problem"] is None
+    # Nor does it matter that nobody sees the triggers of one that need not have any.
+    assert [missing.name for missing in found.missing()] == ["other"]
+
+
+def test_an_expired_exception_is_shown_and_counts_for_nothing():
+    rules = policies({"tables": ["public.*"], "operations": list(ROWS), "name": "all"})
+    expired = exceptions("public.load", until="2026-11-19")
+    found = coverage([table("load")], rules, parse_exemptions(expired, "shop"))
+    assert (found.facts()["excepted"], [missing.name for missing in found.missing()]) == (0, ["load"])
+    (entry,) = found.facts()["tables"]
+    assert entry["exception"] == {"reason": "load", "approved_by": "dpo", "until": "2026-11-19", "expired": True}
+    assert entry["problem"] == "policy all asks for insert, update, delete, and no trigger records it"
+    # Its last day is one of it, and it may have been approved anew.
+    for valid in (exceptions("public.load", until="2026-11-20"), [*expired, *exceptions("public.load")]):
+        assert coverage([table("load")], rules, parse_exemptions(valid, "shop")).missing() == []
+
+
+def test_exceptions_of_several_databases_are_told_apart():
+    parsed = parse_exemptions_of_databases(exceptions("tenant_*.public.load", 'shop."odd.schema".t', "*.public.tmp"))
+    names = {name: [entry.pattern.text for entry in parsed if entry.concerns(name)] for name in ("tenant_1", "shop")}
+    assert names == {"tenant_1": ["public.load", "public.tmp"], "shop": ['"odd.schema".t', "public.tmp"]}
+    # A server's only trail has them all.
+    assert parse_exemptions(exceptions("shop.load"), "audit")[0].concerns("audit")
+
+
+@pytest.mark.parametrize("name", ["load", "public.load", ".public.load", "shop..load", "shop.public."])
+def test_the_first_exception_without_its_database_is_named(name):
+    with pytest.raises(AuditError, match=rf"exceptions\[1\]: '{re.escape(name)}' is not database.schema.table"):
+        parse_exemptions_of_databases(exceptions("shop.public.ok", name, "also not"))
 
 
 def test_only_policies_in_force_count_in_their_order():
@@ -117,7 +176,7 @@ def test_only_policies_in_force_count_in_their_order():
         StoredPolicy(2, "second", 2, definition | {"tables": ["public.*"]}, True),
         StoredPolicy(3, "first", 1, definition | {"redact_defaults": False}, True),
     ]
-    assert [policy.name for policy in info.in_force(stored, "shop")] == ["first", "second"]
+    assert [policy.name for policy in in_force(stored, "shop")] == ["first", "second"]
 
 
 def test_an_update_costs_two_images_of_the_row():

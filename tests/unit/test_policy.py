@@ -10,9 +10,9 @@ import json
 import pytest
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.exemption import parse_exemptions
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy import (
     is_sensitive,
-    parse_exemptions,
     parse_policies,
 )
 

@@ -119,17 +119,21 @@ def test_findings_name_the_command_that_mends_them():
     assert finding["fix"] == "ansible-playbook dbfleet.audit.site --limit pg1"
 
 
-@pytest.mark.parametrize("pattern", ["public.users", "public.*"])
-def test_a_valid_exception_leaves_coverage_in_order(pattern):
-    exception = {"table": pattern, "reason": "load", "until": "2030-01-01", "expired": False}
-    made = model({"pg1": host(trail(coverage=COVERAGE, exceptions=[exception]))})
+def excepted(**exception):
+    users = table("public.users", audited=False, exception={"reason": "load", "approved_by": "dpo", **exception})
+    coverage = {**COVERAGE, "excepted": int(not exception["expired"]), "tables": [table("public.orders"), users]}
+    # The comparison with the inventory tells patterns.
+    return model({"pg1": host(trail(coverage=coverage, exceptions=[{"table": "public.u*", **exception}]))})
+
+
+def test_a_valid_exception_leaves_coverage_in_order():
+    made = excepted(until="2030-01-01", expired=False)
     assert made["hosts"][0]["posture"] == "green"
     assert made["alerts"] == []
 
 
 def test_an_expired_exception_leaves_its_table_uncovered():
-    exception = {"table": "public.users", "reason": "load", "until": "2026-01-01", "expired": True}
-    made = model({"pg1": host(trail(coverage=COVERAGE, exceptions=[exception]))})
+    made = excepted(until="2026-01-01", expired=True)
     assert {finding["check"] for finding in made["hosts"][0]["findings"]} == {"coverage", "exceptions"}
     assert [alert["name"] for alert in made["alerts"]] == ["coverage"]
 

@@ -277,11 +277,13 @@ def test_a_check_for_a_database_that_no_server_has_is_red_and_one_that_another_h
     assert [one["checks"]["user_checks"]["level"] for one in made["hosts"]] == ["ok", "red"]
 
 
-def test_a_table_that_is_a_valid_exception_is_not_asked_for_again_because_it_looks_sensitive():
-    found = [{"table": "public.patients", "score": 9, "categories": ["health"], "columns": {}, "policy": {}}]
-    exception = {"table": "public.*", "reason": "load", "until": "2030-01-01", "expired": False}
-    assert checks(host(trail(discovery=found)))["sensitive_columns"] == "amber"
-    assert checks(host(trail(discovery=found, exceptions=[exception])))["sensitive_columns"] == "ok"
+@pytest.mark.parametrize(("expired", "level"), [(False, "ok"), (True, "unknown")])
+def test_a_table_whose_triggers_nobody_sees_is_in_order_as_a_valid_exception(expired, level):
+    load = table("public.load", None, exception={"reason": "load", "approved_by": "dpo", "expired": expired})
+    coverage = {"auditable": 2, "audited": 1, "excepted": int(not expired), "tables": [table("public.orders"), load]}
+    facts = host(trail(coverage=coverage))
+    assert checks(facts)["coverage"] == level
+    assert names(facts, coverage=100) == (["coverage"] if expired else [])
 
 
 def test_a_database_that_the_inventory_does_not_list_is_named_unless_it_is_exempt():

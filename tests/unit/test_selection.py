@@ -10,7 +10,8 @@ import typing as t
 import pytest
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy import parse_exemptions, parse_policies
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.exemption import parse_exemptions
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy import parse_policies
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.selection import Selection, select
 
 

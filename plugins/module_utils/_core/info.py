@@ -2,21 +2,21 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the info modules of all engines tell of a trail: options, coverage, estimates, partitions. Pure."""
+"""What the info modules of all engines tell of a trail: options, discovery, estimates, partitions. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from .coverage import AuditedTable
 from .discovery import Columns, discover, proposal
 from .errors import AuditError
 from .event_query import parse_time
-from .policy import Policy, parse_policies
-from .policy_versions import StoredPolicy
+from .exemption import EXCEPTIONS_SPEC, Exemption
 
 PARTS = ("coverage", "partitions", "activity", "seals", "grants", "settings")
 
@@ -28,13 +28,11 @@ INFO_SPEC: dict[str, Any] = {
     "office_hours": {"type": "str", "default": "07:00-19:00"},
     "time_zone": {"type": "str", "default": "UTC"},
     "bulk_rows": {"type": "int", "default": 1000},
+    **EXCEPTIONS_SPEC,
 }
 
 #: More rows than these are not counted one by one: in the catch-all, and of those in no seal.
 COUNT_LIMIT = 1_000_001
-
-#: Operations that a table's triggers must have for it to count as audited, unless its policy asks for fewer.
-_ROW_OPERATIONS = frozenset(("insert", "update", "delete"))
 
 _UNSEEN = "the login does not see of every table whether it is audited"
 
@@ -53,6 +51,7 @@ class Request:
 
     :ivar since: in UTC, as `until`.
     :ivar opens: minutes after midnight, as `closes`; office hours that end before they begin go over midnight.
+    :ivar exemptions: those of all databases.
     """
 
     gather: frozenset[str]
@@ -63,6 +62,7 @@ class Request:
     closes: int
     time_zone: str
     bulk_rows: int
+    exemptions: tuple[Exemption, ...]
 
     @property
     def wanted(self) -> bool:
@@ -74,36 +74,11 @@ class Request:
         return self.closes < self.opens
 
 
-@dataclass(frozen=True)
-class AuditedTable:
-    """A table that can be audited, and what the server says of it.
-
-    :ivar operations: those with an enabled trigger of ours; None where the login does not see triggers.
-    :ivar width: average bytes of a row.
-    :ivar inserted: rows written since the server counts, as `updated` and `deleted`; None where it does not count.
-    :ivar types: the columns' types by their names; only for discovery.
-    """
-
-    schema: str
-    name: str
-    operations: tuple[str, ...] | None
-    disabled: tuple[str, ...]
-    parent: tuple[str, str] | None
-    rows: int | None
-    bytes: int | None
-    width: float
-    name_bytes: int
-    columns: int
-    inserted: int | None
-    updated: int | None
-    deleted: int | None
-    types: Mapping[str, str] = field(default_factory=dict)
-
-
-def parse_request(params: Mapping[str, Any], now: datetime) -> Request:
+def parse_request(params: Mapping[str, Any], now: datetime, exemptions: Sequence[Exemption]) -> Request:
     """Check the options.
 
     :param now: what an interval counts back from, in UTC.
+    :param exemptions: what the engine reads in the option for exceptions.
     :raises AuditError: naming the option that cannot be meant so.
     """
     since, until = (parse_time(name, params[name], now) for name in ("since", "until"))
@@ -127,46 +102,8 @@ def parse_request(params: Mapping[str, Any], now: datetime) -> Request:
         *minutes,
         params["time_zone"],
         params["bulk_rows"],
+        tuple(exemptions),
     )
-
-
-def in_force(stored: Iterable[StoredPolicy], database: str) -> list[Policy]:
-    """Return the policies that the trail has in force, in their order."""
-    current = sorted((policy for policy in stored if policy.current), key=lambda policy: policy.position)
-    raw = [{**policy.definition, "name": policy.name} for policy in current]
-    for definition in raw:
-        definition.pop("redact_defaults", None)
-    return parse_policies(raw, database)
-
-
-def coverage(tables: Sequence[AuditedTable], policies: Sequence[Policy] | None) -> dict[str, Any]:
-    """Return which tables are audited.
-
-    :param policies: those in force; None where the login may not read them.
-    """
-    parents = {(table.schema, table.name): table.parent for table in tables}
-    entries = [_coverage_entry(table, _policy_of(table, policies or (), parents)) for table in tables]
-    entries.sort(key=lambda entry: entry["table"])
-    known = [entry["audited"] for entry in entries if entry["audited"] is not None]
-    # Unknown is not zero: a login that sees no triggers must not report a fleet without auditing.
-    audited = sum(known) if known or not entries else None
-    return {"auditable": len(entries), "audited": audited, "tables": entries}
-
-
-def is_audited(table: AuditedTable, policy: Policy | None) -> bool | None:
-    """Tell whether a table's triggers are those of a table that is audited, or None where nobody can see them."""
-    if table.operations is None:
-        return None
-    wanted = set(policy.operations) if policy else _ROW_OPERATIONS
-    operations = set(table.operations)
-    return bool(operations) and (operations >= _ROW_OPERATIONS or operations >= wanted)
-
-
-def unaudited(tables: Sequence[AuditedTable], policies: Sequence[Policy] | None) -> list[AuditedTable] | None:
-    """Return the tables that are not audited, or None when there is one of which nobody can see that."""
-    parents = {(table.schema, table.name): table.parent for table in tables}
-    audited = [is_audited(table, _policy_of(table, policies or (), parents)) for table in tables]
-    return None if None in audited else [table for table, known in zip(tables, audited) if not known]
 
 
 def discovered(
@@ -174,7 +111,7 @@ def discovered(
 ) -> dict[str, list[dict[str, Any]] | str | None]:
     """Return which of the tables that are not audited look as if they had to be: `discovery` and `proposal`.
 
-    :param tables: as :func:`unaudited` returns them; None leaves both unknown, which is then named in `lost`.
+    :param tables: as :meth:`Coverage.missing` returns them; None leaves both unknown, which is then named in `lost`.
     :param operations: those that the engine can audit.
     """
     if tables is None:
@@ -189,7 +126,7 @@ def estimate(
 ) -> dict[str, Any]:
     """Return what auditing these tables would add to the log.
 
-    :param tables: as :func:`unaudited` returns them.
+    :param tables: as :meth:`Coverage.missing` returns them.
     :param counted_since: since when the server counts, in UTC; None where it does not.
     :param source: where the counts are from, or why there are none.
     """
@@ -259,51 +196,6 @@ def attempt(
 def iso(moment: datetime) -> str:
     """Return a moment in UTC as text."""
     return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
-
-
-def _coverage_entry(table: AuditedTable, policy: Policy | None) -> dict[str, Any]:
-    audited = is_audited(table, policy)
-    return {
-        "table": f"{table.schema}.{table.name}",
-        "audited": audited,
-        "policy": policy.name if policy else None,
-        "classification": policy.classification if policy else None,
-        "retention": policy.retention if policy else None,
-        "tags": list(policy.tags) if policy else [],
-        "operations": None if table.operations is None else list(table.operations),
-        "rows": table.rows,
-        "bytes": table.bytes,
-        "inserted": table.inserted,
-        "updated": table.updated,
-        "deleted": table.deleted,
-        "problem": _problem(table, policy, audited),
-    }
-
-
-def _problem(table: AuditedTable, policy: Policy | None, audited: bool | None) -> str | None:
-    if table.disabled:
-        return f"trigger disabled: {', '.join(table.disabled)}"
-    if audited is None:
-        return "the login does not see whether it has triggers"
-    missing = [name for name in (policy.operations if policy else ()) if name not in (table.operations or ())]
-    if policy and missing:
-        return f"policy {policy.name} asks for {', '.join(missing)}, and no trigger records it"
-    return None
-
-
-def _policy_of(
-    table: AuditedTable, policies: Sequence[Policy], parents: Mapping[tuple[str, str], tuple[str, str] | None]
-) -> Policy | None:
-    """Return the first policy that means a table, else that of the table that it inherits from."""
-    seen: set[tuple[str, str]] = set()
-    key: tuple[str, str] | None = (table.schema, table.name)
-    while key and key not in seen:
-        seen.add(key)
-        for policy in policies:
-            if policy.matches(*key):
-                return policy
-        key = parents.get(key)
-    return None
 
 
 def _changes(table: AuditedTable) -> int:

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 
 from .errors import AuditError
@@ -119,19 +118,6 @@ class Limits:
 NO_LIMITS = Limits()
 
 
-@dataclass(frozen=True)
-class Exemption:
-    """A table that is deliberately not audited: who said so, why, and until when."""
-
-    pattern: Pattern
-    reason: str
-    approved_by: str
-    until: date | None
-
-    def expired(self, today: date) -> bool:
-        return self.until is not None and self.until < today
-
-
 def parse_policies(
     raw: Sequence[Any], database: str, redact_defaults: bool = True, limits: Limits = NO_LIMITS
 ) -> list[Policy]:
@@ -157,21 +143,6 @@ def parse_policies(
                 )
         owners.update((pattern.text, index) for pattern in policy.tables)
     return policies
-
-
-def parse_exemptions(raw: Sequence[Mapping[str, Any]], database: str) -> list[Exemption]:
-    """Return checked exceptions; `until` is an ISO date (2027-03-31)."""
-    exemptions = []
-    for index, entry in enumerate(raw):
-        where = f"{database}: exceptions[{index}]"
-        until = entry.get("until")
-        try:
-            day = date.fromisoformat(str(until)) if until else None
-        except ValueError:
-            raise AuditError(f"{where}: `until` is not a date like 2027-03-31: {until!r}") from None
-        pattern = Pattern.parse(entry["table"], where)
-        exemptions.append(Exemption(pattern, entry["reason"], entry["approved_by"], day))
-    return exemptions
 
 
 def is_sensitive(column: str) -> bool:

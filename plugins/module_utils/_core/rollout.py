@@ -12,24 +12,15 @@ from datetime import date, datetime, timezone
 from typing import Any, Callable
 
 from .errors import AuditError
+from .exemption import EXCEPTIONS_SPEC, Exemption, parse_exemptions
 from .module import AuditModule, AuditSession
 from .plan import Failure, Plan
-from .policy import NO_LIMITS, Exemption, Limits, Policy, parse_exemptions, parse_policies
+from .policy import NO_LIMITS, Limits, Policy, parse_policies
 from .selection import Selection
 
 TRIGGER_SPEC: dict[str, Any] = {
     "policies": {"type": "list", "elements": "dict", "default": []},
-    "exceptions": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "table": {"type": "str", "required": True},
-            "reason": {"type": "str", "required": True},
-            "approved_by": {"type": "str", "required": True},
-            "until": {"type": "str"},
-        },
-    },
+    **EXCEPTIONS_SPEC,
     "purge": {"type": "bool", "default": True},
     "allow_missing": {"type": "bool", "default": False},
     "redact_defaults": {"type": "bool", "default": True},
@@ -156,13 +147,4 @@ def report(module: AuditModule, result: TriggerPlan, failures: Sequence[Failure]
 def exceptions(selection: Selection) -> list[dict[str, Any]]:
     """Return the tables that an exception keeps out of auditing."""
     today: date = datetime.now(timezone.utc).date()
-    return [
-        {
-            "table": f"{schema}.{name}",
-            "reason": entry.reason,
-            "approved_by": entry.approved_by,
-            "until": entry.until.isoformat() if entry.until else None,
-            "expired": entry.expired(today),
-        }
-        for (schema, name), entry in selection.exempted.items()
-    ]
+    return [{"table": f"{schema}.{name}", **entry.plain(today)} for (schema, name), entry in selection.exempted.items()]

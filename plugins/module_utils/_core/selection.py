@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .errors import AuditError
-from .policy import Exemption, Policy
+from .exemption import Exemption
+from .policy import Policy
 
 
 class Table(Protocol):

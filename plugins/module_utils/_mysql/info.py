@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .._core.activity import offsets
+from .._core.exemption import parse_exemptions
 from .._core.info import attempt, parse_request
 from . import trail_catalog
 from .info_queries import INSTALLED
@@ -22,10 +23,11 @@ from .user_checks import user_checks
 
 def gather(module: MysqlModule, session: Session) -> None:
     """Put the facts into the module's results."""
-    request = parse_request(module.params, datetime.now(timezone.utc))
+    schema = module.params["schema"]
+    exemptions = parse_exemptions(module.params["exceptions"], schema)
+    request = parse_request(module.params, datetime.now(timezone.utc), exemptions)
     # A zone that nobody knows is the user's to put right, and no reason of a server's.
     offsets(request.time_zone, request.since, request.until)
-    schema = module.params["schema"]
     lost: list[str] = []
 
     def read() -> trail_catalog.TrailCatalog:

@@ -13,8 +13,10 @@ from typing import Any
 
 from .._core import info
 from .._core.activity import COLUMNS, Group, activity, offsets
-from .._core.info import AuditedTable, Request
-from .._core.policy import Policy
+from .._core.coverage import AuditedTable
+from .._core.info import Request
+from .._core.policy_versions import StoredPolicy
+from .._core.trail_facts import SeenTables, TrailFacts, grant_entries
 from . import info_queries as queries
 from .accounts import ACCOUNTS, OWNER, WRITER, Account
 from .grants import READABLE, wanted_rights
@@ -52,39 +54,19 @@ def refusal(error: Any) -> str | None:
     return "the trail is of an older layout; run site.yml" if code in _MISSING else None
 
 
-class _Facts:
-    """Reads part after part; what the login may not read is None, and named among the limitations."""
+class _Facts(TrailFacts):
+    """How the parts of MariaDB and MySQL are read."""
+
+    operations = OPERATIONS
+    interval_setting = INTERVAL_SETTING
+    beginning = "0001-01-01"
 
     def __init__(self, session: Session, schema: str, request: Request, catalog: TrailCatalog | None) -> None:
-        self.session = session
-        self.schema = schema
-        self.request = request
+        super().__init__(session, schema, schema, request)
         self.catalog = catalog
-        self.now = datetime.now(timezone.utc)
-        self.limitations: list[str] = []
+        self.installed = self._all(queries.INSTALLED, schema=schema)[0]["number"] > 0
 
-    def read(self) -> dict[str, Any]:
-        installed = self._all(queries.INSTALLED, schema=self.schema)[0]["number"] > 0
-        facts: dict[str, Any] = {
-            "database": self.schema,
-            "schema": self.schema,
-            "installed": installed,
-            "error": None,
-        }
-        if self.request.discover or "coverage" in self.request.gather:
-            facts.update(self._tables(installed))
-        if installed:
-            parts: dict[str, Callable[[], Any]] = {
-                "partitions": self._partitions,
-                "activity": self._activity,
-                "seals": self._seals,
-                "grants": self._grants,
-                "settings": self._settings,
-            }
-            facts.update((part, self._attempt(part, parts[part])) for part in parts if part in self.request.gather)
-        return {**facts, "limitations": self.limitations}
-
-    def _attempt(self, part: str, read: Callable[[], Any]) -> Any:
+    def attempt(self, part: str, read: Callable[[], Any]) -> Any:
         return info.attempt(part, read, pymysql.MySQLError, refusal, self.limitations)
 
     def _all(self, query: str, **values: Any) -> list[dict[str, Any]]:
@@ -92,27 +74,17 @@ class _Facts:
         name = self.session.identifier(self.schema).replace("%", "%%")
         return self.session.all(query.replace("{schema}", name), values)
 
-    def _tables(self, installed: bool) -> dict[str, Any]:
-        policies = self._attempt("policies", self._policies) if installed else None
-        seen = Visible(self._all(queries.VISIBLE, login=list(roles_of(self.session))))
-        if not seen.everything:
+    def stored_policies(self) -> list[StoredPolicy]:
+        return read_policies(self.session, self.schema)
+
+    def tables(self) -> SeenTables:
+        visible = Visible(self._all(queries.VISIBLE, login=list(roles_of(self.session))))
+        if not visible.everything:
             self.limitations.append("coverage: the login sees no tables but those that it has a privilege on")
         since, source, writes = self._writes()
-        tables = self._audited_tables(seen, writes)
-        facts: dict[str, Any] = {}
-        if "coverage" in self.request.gather:
-            facts["coverage"] = info.coverage(tables, policies) if tables or seen.everything else None
-        # What it does not see may be a table that is not audited.
-        missing = info.unaudited(tables, policies) if seen.everything else None
-        facts["estimate"] = info.estimate(missing, since, self.now, source)
-        if self.request.discover:
-            facts.update(info.discovered(missing, OPERATIONS, self.limitations))
-        return facts
+        return SeenTables(self._audited_tables(visible, writes), since, source, visible.everything)
 
-    def _policies(self) -> list[Policy]:
-        return info.in_force(read_policies(self.session, self.schema), self.session.database)
-
-    def _audited_tables(self, seen: Visible, writes: Mapping[Any, Any] | None) -> list[AuditedTable]:
+    def _audited_tables(self, visible: Visible, writes: Mapping[Any, Any] | None) -> list[AuditedTable]:
         types: dict[tuple[str, str], dict[str, str]] = {}
         for row in self._all(queries.COLUMNS, schema=self.schema):
             types.setdefault((row["schema"], row["table"]), {})[row["name"]] = _text(row["type"])
@@ -121,7 +93,7 @@ class _Facts:
         for row in self._all(queries.TABLES, schema=self.schema):
             key = (row["schema"], row["name"])
             if MysqlTable(*key, row["type"] or "", row["engine"] or "", (), (), ()).obstacle is None:
-                slots = triggers.get(key, {}) if seen.triggers_of(*key) else None
+                slots = triggers.get(key, {}) if visible.triggers_of(*key) else None
                 tables.append(_audited_table(row, types.get(key, {}), slots, writes))
         return tables
 
@@ -143,23 +115,19 @@ class _Facts:
         }
         return self.now - timedelta(seconds=uptime), "counted in performance_schema since the server's start", counts
 
-    def _partitions(self) -> dict[str, Any]:
+    def partitions(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         for row in self._all(queries.PARTITIONS, schema=self.schema):
             bound = _text(row["bound"]).strip("'")
             entry = {"name": row["name"], "from": found[-1]["to"] if found else None}
             entry["to"] = None if bound == "MAXVALUE" else bound[:10]
             found.append({**entry, "rows": int(row["rows"] or 0), "bytes": int(row["bytes"] or 0)})
-        bounds = [entry for entry in found if entry["from"] and entry["to"]]
-        edges = {"first": bounds[0]["from"] if bounds else "0001-01-01"}
-        edges["last"] = bounds[-1]["to"] if bounds else "0001-01-01"
-        count = self._attempt(
-            "rows of the catch-all", lambda: self._all(queries.CATCH_ALL, limit=info.COUNT_LIMIT, **edges)[0]["rows"]
-        )
-        settings = self._attempt("settings of the trail", self._trail_settings) or {}
-        return info.partitions(found, settings.get(INTERVAL_SETTING), count, self.now)
+        return found
 
-    def _activity(self) -> dict[str, Any]:
+    def rows_outside(self, first: str, last: str) -> int:
+        return self._all(queries.CATCH_ALL, limit=info.COUNT_LIMIT, first=first, last=last)[0]["rows"]
+
+    def activity(self) -> dict[str, Any]:
         request = self.request
         self.session.execute(queries.SESSION)
         values: dict[str, Any] = {name: getattr(request, name) for name in ("opens", "closes", "bulk_rows")}
@@ -169,26 +137,27 @@ class _Facts:
         rows = self._all(queries.activity([seconds for _end, seconds in spans]), **values)
         return activity((_group(row) for row in rows), request)
 
-    def _seals(self) -> dict[str, Any]:
+    def seals(self) -> dict[str, Any]:
         state = self._all(queries.SEALS)[0]
         last_id = state.pop("last_id")
         unsealed = self._all(queries.UNSEALED, last_id=last_id, limit=info.COUNT_LIMIT)[0]
         state["rows_sealed"] = int(state["rows_sealed"])
         return {**state, "unsealed_rows": unsealed["rows"], "oldest_unsealed_at": unsealed["oldest"]}
 
-    def _grants(self) -> list[dict[str, Any]] | None:
+    def grants(self) -> list[dict[str, Any]] | None:
         if self.catalog is None:
             self.limitations.append("grants: the login may not read accounts and their rights")
             return None
         return _grants(self.catalog, Account.parse(self.session.account).grantee)
 
-    def _trail_settings(self) -> dict[str, Any]:
+    def events(self) -> list[str] | None:
+        return _events(self.catalog)
+
+    def trail_settings(self) -> dict[str, Any]:
         return {row["name"]: row["value"] for row in self._all(queries.SETTINGS)}
 
-    def _settings(self) -> dict[str, Any]:
-        trail = self._attempt("settings of the trail", self._trail_settings) or {}
-        server = {row["Variable_name"].lower(): row["Value"] for row in self._all(queries.SERVER_SETTINGS)}
-        return {"events": _events(self.catalog), **trail, **server}
+    def server_settings(self) -> dict[str, Any]:
+        return {row["Variable_name"].lower(): row["Value"] for row in self._all(queries.SERVER_SETTINGS)}
 
 
 class Visible:
@@ -264,7 +233,7 @@ def _grants(catalog: TrailCatalog, own: str) -> list[dict[str, Any]]:
         for right in wanted_rights((), (), catalog.tables)
         for privilege in right.privileges
     }
-    found: dict[tuple[str, str], list[tuple[str, bool]]] = {}
+    found: list[tuple[str, str, str, bool]] = []
     for grant in catalog.grants:
         # By a pattern, or of all databases, they are among the server's limitations.
         if grant.db != catalog.schema and re.sub(r"\\(.)", r"\1", grant.db) != catalog.schema:
@@ -274,16 +243,8 @@ def _grants(catalog: TrailCatalog, own: str) -> list[dict[str, Any]]:
             grant.privilege == "SELECT" and name in READABLE if grant.privilege != "EXECUTE" else _may_call(grant)
         )
         # The login's own rights are what it runs this with.
-        found.setdefault((grant.grantee, name), []).append((grant.privilege, given or grant.grantee == own))
-    return [
-        {
-            "grantee": str(Account.parse(grantee)),
-            "object": name,
-            "privileges": sorted(privilege for privilege, _given in held),
-            "expected": all(given for _privilege, given in held),
-        }
-        for (grantee, name), held in sorted(found.items())
-    ]
+        found.append((grant.grantee, name, grant.privilege, given or grant.grantee == own))
+    return [{**entry, "grantee": str(Account.parse(entry["grantee"]))} for entry in grant_entries(found)]
 
 
 def _may_call(grant: Any) -> bool:

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .._core.errors import AuditError
+from .._core.exemption import parse_exemptions_of_databases
 from .._core.info import Request, parse_request
 from .catalog_snapshot import catalog_changes
 from .info_trail import trail_facts
@@ -39,7 +40,8 @@ _OF_SERVERS = ("postgres", "rdsadmin", "cloudsqladmin", "azure_maintenance", "az
 
 def gather(module: PostgresqlModule, session: Session) -> None:
     """Put the facts into the module's results."""
-    request = parse_request(module.params, datetime.now(timezone.utc))
+    exemptions = parse_exemptions_of_databases(module.params["exceptions"])
+    request = parse_request(module.params, datetime.now(timezone.utc), exemptions)
     if request.wanted:
         _require_zone(session, request.time_zone)
     server = session.one(_SERVER.replace("{login}", login_query(session)))

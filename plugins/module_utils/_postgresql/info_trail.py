@@ -12,8 +12,11 @@ from typing import Any
 
 from .._core import info
 from .._core.activity import Group, activity
-from .._core.info import AuditedTable, Request
-from .._core.policy import OPERATIONS, Policy
+from .._core.coverage import AuditedTable
+from .._core.info import Request
+from .._core.policy import OPERATIONS
+from .._core.policy_versions import StoredPolicy
+from .._core.trail_facts import SeenTables, TrailFacts, grant_entries
 from . import info_queries as queries
 from . import trail_catalog
 from .attach_functions import EXCEPTIONS_SETTING
@@ -51,40 +54,20 @@ def trail_facts(session: Session, schema: str, request: Request) -> dict[str, An
     return _Facts(session, schema, request).read()
 
 
-class _Facts:
-    """Reads part after part; what the login may not read is None, and named among the limitations."""
+class _Facts(TrailFacts):
+    """How PostgreSQL's parts are read."""
+
+    operations = OPERATIONS
+    interval_setting = INTERVAL_SETTING
+    beginning = "-infinity"
 
     def __init__(self, session: Session, schema: str, request: Request) -> None:
-        self.session = session
-        self.schema = schema
-        self.request = request
-        self.now = datetime.now(timezone.utc)
-        self.limitations: list[str] = []
+        super().__init__(session, session.database, schema, request)
         session.one(queries.SESSION)
         self.catalog: TrailCatalog = trail_catalog.read(session, schema, list(ROLES))
+        self.installed = self.catalog.installed
 
-    def read(self) -> dict[str, Any]:
-        installed = self.catalog.installed
-        facts: dict[str, Any] = {
-            "database": self.session.database,
-            "schema": self.schema,
-            "installed": installed,
-            "error": None,
-        }
-        if self.request.discover or "coverage" in self.request.gather:
-            facts.update(self._tables())
-        if installed:
-            parts: dict[str, Callable[[], Any]] = {
-                "partitions": self._partitions,
-                "activity": self._activity,
-                "seals": self._seals,
-                "grants": self._grants,
-                "settings": self._settings,
-            }
-            facts.update((part, self._attempt(part, parts[part])) for part in parts if part in self.request.gather)
-        return {**facts, "limitations": self.limitations}
-
-    def _attempt(self, part: str, read: Callable[[], Any]) -> Any:
+    def attempt(self, part: str, read: Callable[[], Any]) -> Any:
         return info.attempt(part, read, psycopg2.Error, self._refusal, self.limitations)
 
     def _refusal(self, error: Any) -> str | None:
@@ -97,20 +80,11 @@ class _Facts:
         text = query.replace("{schema}", name.replace("%", "%%") if "%(" in query else name)
         return self.session.all(text, values or None)
 
-    def _tables(self) -> dict[str, Any]:
-        policies = self._attempt("policies", self._policies) if self.catalog.installed else None
-        tables = self._audited_tables()
-        facts: dict[str, Any] = {}
-        if "coverage" in self.request.gather:
-            facts["coverage"] = info.coverage(tables, policies)
-        missing = info.unaudited(tables, policies)
-        facts["estimate"] = info.estimate(missing, *self._counted())
-        if self.request.discover:
-            facts.update(info.discovered(missing, OPERATIONS, self.limitations))
-        return facts
+    def stored_policies(self) -> list[StoredPolicy]:
+        return read_policies(self.session, self.schema)
 
-    def _policies(self) -> list[Policy]:
-        return info.in_force(read_policies(self.session, self.schema), self.session.database)
+    def tables(self) -> SeenTables:
+        return SeenTables(self._audited_tables(), *self._counted())
 
     def _audited_tables(self) -> list[AuditedTable]:
         numbers = self._all(queries.TABLES, schema=self.schema, types=self.request.discover)
@@ -122,38 +96,31 @@ class _Facts:
             if table.kind in ("r", "p") and table.root is None and key in by_name
         ]
 
-    def _counted(self) -> tuple[datetime | None, datetime, str]:
-        """Return since when the server counts rows, until when, and the words for it."""
+    def _counted(self) -> tuple[datetime | None, str]:
+        """Return since when the server counts rows, and the words for it."""
         row = self._all(queries.COUNTED)[0]
         if self.session.in_recovery:
-            return None, self.now, "a standby does not count the rows that are written; ask its primary"
+            return None, "a standby does not count the rows that are written; ask its primary"
         if not row.counts:
-            return None, self.now, "track_counts is off: the server does not count the rows that are written"
+            return None, "track_counts is off: the server does not count the rows that are written"
         since = datetime.fromisoformat(row.since).replace(tzinfo=timezone.utc)
-        return since, self.now, "counted in pg_stat_user_tables"
+        return since, "counted in pg_stat_user_tables"
 
-    def _partitions(self) -> dict[str, Any]:
-        rows = self._all(queries.PARTITIONS, schema=self.schema)
-        found = [
-            {"name": row.name, "from": row.lower, "to": row.upper, "rows": row.rows, "bytes": row.bytes} for row in rows
+    def partitions(self) -> list[dict[str, Any]]:
+        return [
+            {"name": row.name, "from": row.lower, "to": row.upper, "rows": row.rows, "bytes": row.bytes}
+            for row in self._all(queries.PARTITIONS, schema=self.schema)
         ]
-        bounds = [entry for entry in found if entry["from"] and entry["to"]]
-        edges = {
-            "first": bounds[0]["from"] if bounds else "-infinity",
-            "last": bounds[-1]["to"] if bounds else "-infinity",
-        }
-        count = self._attempt(
-            "rows of the catch-all", lambda: self._all(queries.CATCH_ALL, limit=info.COUNT_LIMIT, **edges)[0].rows
-        )
-        settings = self._attempt("settings of the trail", self._trail_settings) or {}
-        return info.partitions(found, settings.get(INTERVAL_SETTING), count, self.now)
 
-    def _activity(self) -> dict[str, Any]:
+    def rows_outside(self, first: str, last: str) -> int:
+        return self._all(queries.CATCH_ALL, limit=info.COUNT_LIMIT, first=first, last=last)[0].rows
+
+    def activity(self) -> dict[str, Any]:
         names = ("since", "until", "opens", "closes", "over_midnight", "time_zone", "bulk_rows")
         values = {name: getattr(self.request, name) for name in names}
         return activity((Group(**row._asdict()) for row in self._all(queries.ACTIVITY, **values)), self.request)
 
-    def _seals(self) -> dict[str, Any]:
+    def seals(self) -> dict[str, Any]:
         state = self._all(queries.SEALS)[0]._asdict()
         last_id = state.pop("last_id")
         self._all(queries.BY_ID, value="off")
@@ -161,28 +128,17 @@ class _Facts:
         self._all(queries.BY_ID, value="on")
         return {**state, "unsealed_rows": unsealed.rows, "oldest_unsealed_at": unsealed.oldest}
 
-    def _grants(self) -> list[dict[str, Any]]:
-        found: dict[tuple[str, str], list[tuple[str, bool]]] = {}
-        for grantee, name, privilege, expected in _grants(self.catalog):
-            found.setdefault((grantee, name), []).append((privilege, expected))
-        return [
-            {
-                "grantee": grantee,
-                "object": name,
-                "privileges": sorted(privilege for privilege, _expected in held),
-                "expected": all(expected for _privilege, expected in held),
-            }
-            for (grantee, name), held in sorted(found.items())
-        ]
+    def grants(self) -> list[dict[str, Any]]:
+        return grant_entries(_grants(self.catalog))
 
-    def _trail_settings(self) -> dict[str, Any]:
-        rows = self._all(queries.SETTINGS)
-        return {row.name: row.value for row in rows if row.name != EXCEPTIONS_SETTING}
+    def events(self) -> list[str]:
+        return _events(self.catalog)
 
-    def _settings(self) -> dict[str, Any]:
-        trail = self._attempt("settings of the trail", self._trail_settings) or {}
-        server = {row.name: row.setting for row in self._all(queries.SERVER_SETTINGS)}
-        return {"events": _events(self.catalog), **trail, **server}
+    def trail_settings(self) -> dict[str, Any]:
+        return {row.name: row.value for row in self._all(queries.SETTINGS) if row.name != EXCEPTIONS_SETTING}
+
+    def server_settings(self) -> dict[str, Any]:
+        return {row.name: row.setting for row in self._all(queries.SERVER_SETTINGS)}
 
 
 def _audited_table(table: PgTable, numbers: Any, counts: bool) -> AuditedTable:

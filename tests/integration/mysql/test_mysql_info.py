@@ -65,6 +65,9 @@ def shop(trail: MysqlServer) -> t.Iterator[Schema]:
             record(made, 3, "import", transaction=f"i{number}", **load)
         for number in range(2):
             record(made, 2, "eve", transaction=f"d{number}", **{**load, "action": "DELETE"})
+        # In the last of the months that are made ahead, which is no catch-all.
+        month = made.value("SELECT DATE_FORMAT(UTC_DATE() + INTERVAL 3 MONTH, '%Y-%m')")
+        record(made, 1, "ann", at=f"{month}-02 12:00:00")
         yield made
         rollout(made)
         install_trail(made)
@@ -118,15 +121,20 @@ def test_coverage_and_estimate(shop):
 
 def test_rows_written_are_counted_where_performance_schema_is_on(new_mysql_server):
     with Schema(new_mysql_server(performance_schema="ON")) as made:
-        made.execute("CREATE TABLE plain (id INT PRIMARY KEY, note TEXT)")
-        made.execute("INSERT INTO plain (id) VALUES (1), (2), (3)")
-        made.execute("UPDATE plain SET note = 'x' WHERE id < 3")
-        found = trail_of(made, "coverage")
+        made.execute("CREATE TABLE people (id INT PRIMARY KEY, email TEXT)")
+        made.execute("INSERT INTO people (id) VALUES (1), (2), (3)")
+        made.execute("UPDATE people SET email = 'x' WHERE id < 3")
+        found = trail_of(made, "coverage", discover=True)
         (table,) = found["coverage"]["tables"]
         assert (found["installed"], table["audited"]) == (False, False)
         assert [table[key] for key in ("inserted", "updated", "deleted")] == [3, 2, 0]
         assert found["estimate"]["rows_per_day"] == 5.0
         assert "performance_schema" in found["estimate"]["basis"]
+        assert [entry["table"] for entry in found["discovery"]] == [f"{made.name}.people"]
+        excepted = [{"table": f"{made.name}.p*", "reason": "load", "approved_by": "dpo"}]
+        found = trail_of(made, "coverage", discover=True, exceptions=excepted)
+        numbers = (found["coverage"]["excepted"], found["estimate"]["rows_per_day"])
+        assert (numbers, found["discovery"]) == ((1, 0.0), [])
         made.execute("UPDATE performance_schema.setup_instruments SET enabled = 'NO' WHERE name LIKE 'wait/io/table%'")
         assert trail_of(made, "coverage")["estimate"] == {
             "counted_since": None,
