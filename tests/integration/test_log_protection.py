@@ -179,7 +179,7 @@ def test_the_owner_of_a_partitioned_table_cannot_forge_records_of_others(shop, f
     """Adding partitions takes EXECUTE on the capture function, whose arguments say which table is reported."""
     shop.db.execute("CREATE TABLE IF NOT EXISTS own (id int)", user=shop.owner)
     function = shop.db.value("SELECT tgfoid::regproc::text FROM pg_trigger WHERE tgrelid = 'cut'::regclass LIMIT 1")
-    call = f"FOR EACH ROW EXECUTE FUNCTION {function}('public', 'salaries', '{{}}', '{{}}', 'id')"
+    call = f"FOR EACH ROW EXECUTE FUNCTION {function}('id', 'public', 'salaries', '{{}}', '{{}}')"
     with contextlib.suppress(REFUSED):
         shop.db.execute(FORGERIES[forgery].format(call), user=shop.owner)
         # What attaches new tables to their policies may have put the trigger right instead of refusing it.

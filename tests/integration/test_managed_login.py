@@ -208,7 +208,7 @@ def test_an_application_cannot_use_a_capture_function_for_a_table_of_its_own(sho
     with pytest.raises(REFUSED, match="permission denied for function"):
         shop.execute(
             "CREATE TABLE fake (id int); CREATE TRIGGER mine AFTER INSERT ON fake FOR EACH ROW "
-            f"EXECUTE FUNCTION audit.{name}('public', 'users', '{{}}', '{{}}', 'id')",
+            f"EXECUTE FUNCTION audit.{name}('id', 'public', 'users', '{{}}', '{{}}')",
             user="shop_app",
         )
 

@@ -105,17 +105,17 @@ TRIGGER_DRIFT = {
     "another function": "CREATE OR REPLACE TRIGGER dbfleet_audit_update AFTER UPDATE ON things FOR EACH ROW "
     "WHEN (NOT (OLD.* *= NEW.*)) EXECUTE FUNCTION suppress_redundant_updates_trigger()",
     "another condition": "CREATE OR REPLACE TRIGGER dbfleet_audit_insert AFTER INSERT ON things FOR EACH ROW "
-    "WHEN (NEW.id > 1000) EXECUTE FUNCTION {function}('', '', '{{}}', '{{}}', 'id')",
+    "WHEN (NEW.id > 1000) EXECUTE FUNCTION {function}('id')",
     "other arguments": "CREATE OR REPLACE TRIGGER dbfleet_audit_insert AFTER INSERT ON things FOR EACH ROW "
-    "WHEN (NEW.id > 0) EXECUTE FUNCTION {function}('x', 'y', '{{}}', '{{}}', 'id')",
+    "WHEN (NEW.id > 0) EXECUTE FUNCTION {function}('id', 'x', 'y', '{{}}', '{{}}')",
     "an event less": "CREATE OR REPLACE TRIGGER dbfleet_audit_update AFTER UPDATE OF name ON things FOR EACH ROW "
-    "WHEN ((NEW.id > 0) AND NOT (OLD.* *= NEW.*)) EXECUTE FUNCTION {function}('', '', '{{}}', '{{}}', 'id')",
+    "WHEN ((NEW.id > 0) AND NOT (OLD.* *= NEW.*)) EXECUTE FUNCTION {function}('id')",
     "the source": "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER "
     "AS 'BEGIN RETURN NULL; END'",
     "the function's owner": "ALTER FUNCTION {function}() OWNER TO postgres",
     "the function's executors": "GRANT EXECUTE ON FUNCTION {function}() TO PUBLIC",
     "never fires": "CREATE OR REPLACE TRIGGER dbfleet_audit_update AFTER UPDATE ON things FOR EACH ROW "
-    "WHEN (false) EXECUTE FUNCTION {function}('', '', '{{}}', '{{}}', 'id')",
+    "WHEN (false) EXECUTE FUNCTION {function}('id')",
 }
 
 

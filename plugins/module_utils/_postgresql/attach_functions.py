@@ -54,12 +54,16 @@ _TRIGGER_ARGUMENTS = """
        OR ((definition ->> 'redact_defaults')::boolean AND lower(a.name) ~ {sensitive}
            AND a.name <> ALL (coalesce(hashed.names, ARRAY[]::text[])))
   ), key AS ({keys})
-  SELECT ARRAY[CASE c.relkind WHEN 'p' THEN n.nspname::text ELSE '' END,
-               CASE c.relkind WHEN 'p' THEN c.relname::text ELSE '' END,
-               coalesce(redacted.names, ARRAY[]::text[])::text, coalesce(hashed.names, ARRAY[]::text[])::text]
-         || coalesce((SELECT columns FROM key), ARRAY[]::text[])
-  FROM redacted, hashed, pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-  WHERE c.oid = relation
+  SELECT CASE WHEN more.list = ARRAY['', '', '{}', '{}'] THEN ARRAY[more.key] ELSE more.key || more.list END
+  FROM (
+    SELECT CASE cardinality(key.columns) WHEN 1 THEN key.columns[1] ELSE '' END AS key,
+           ARRAY[CASE c.relkind WHEN 'p' THEN n.nspname::text ELSE '' END,
+                 CASE c.relkind WHEN 'p' THEN c.relname::text ELSE '' END,
+                 coalesce(redacted.names, ARRAY[]::text[])::text, coalesce(hashed.names, ARRAY[]::text[])::text]
+             || CASE WHEN cardinality(key.columns) > 1 THEN key.columns ELSE ARRAY[]::text[] END AS list
+    FROM redacted, hashed, pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace LEFT JOIN key ON true
+    WHERE c.oid = relation
+  ) AS more
 """
 
 _ATTACH = """
@@ -94,8 +98,7 @@ BEGIN
         AND t.tgargs = (SELECT string_agg(convert_to(a, getdatabaseencoding()) || '\\x00', '' ORDER BY nr)
                         FROM unnest(v_arguments) WITH ORDINALITY AS u (a, nr)));
     v_row := v_policy.definition ->> 'capture' = 'row' AND v_operation <> 'truncate';
-    v_when := CASE WHEN v_row THEN concat_ws(' AND ', '(' || (v_policy.definition ->> 'when') || ')',
-      CASE v_operation WHEN 'update' THEN 'NOT (OLD.* OPERATOR(pg_catalog.*=) NEW.*)' END) END;
+    v_when := CASE WHEN v_row THEN v_policy.definition ->> 'when' END;
     EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s FOR EACH %s %s EXECUTE FUNCTION %I.%I(%s)',
       v_name, v_operation, relation::regclass,
       CASE WHEN NOT v_row THEN CASE v_operation

@@ -4,10 +4,14 @@
 
 """The capture function of a policy: what the policy asks for is its text, what a table adds comes as arguments.
 
-Arguments of every capture trigger, in order: schema and table to report (empty: those of the trigger's own table;
-given for partitioned tables, whose partitions fire the trigger), redacted columns, hashed columns (both as text[]),
-then one argument for each column of the key. Columns are found by name in the row's JSON, so that adding, dropping
-or renaming one never breaks a write.
+Arguments of every capture trigger: the column of the key, empty when it is none or several. Where there is more to
+say, in order: schema and table to report (empty: those of the trigger's own table; given for partitioned tables, whose
+partitions fire the trigger), redacted columns, hashed columns (both as text[]), then the columns of a key of several.
+Columns are found by name in the row's JSON, so that adding, dropping or renaming one never breaks a write.
+
+In a short transaction PL/pgSQL prepares every expression of its own anew, and each function that is called in it costs
+about a microsecond there, whatever it does. So the usual row gets by with few, and what few rows need stands in
+branches (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -21,7 +25,6 @@ from .._core.policy import Policy
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .function import SAFE_PATH, Function
 from .roles import WRITER
-from .trail_tables import IMAGE_LIMITS
 
 #: What the text of a value depends on in a session; a record must not. An amount of money is thus recorded as locale C
 #: writes it, whatever the currency (measured: 1 µs a row, like every other of these).
@@ -39,15 +42,26 @@ _PINNED = (
 #: Keeps pgaudit from logging the INSERT into the log, with the values in it, once more for every row.
 _PGAUDIT_SILENT = ("pgaudit.log", "none")
 
+#: Bytes of an image: what is small as jsonb is never too long as text. See audit.bounded().
+IMAGE_LIMITS = {"small": Literal(8192), "longest": Literal(268435456)}
+
 _PREFIX = "capture_"
 
 _DECLARE = """
 DECLARE
-  v_schema   CONSTANT text := coalesce(nullif(TG_ARGV[0], ''), TG_TABLE_SCHEMA);
-  v_table    CONSTANT text := coalesce(nullif(TG_ARGV[1], ''), TG_TABLE_NAME);
+  v_schema   text;
+  v_table    text;
   v_context  jsonb;
   v_user     text;
   v_client   inet;
+"""
+
+# That an UPDATE changes no byte of the row is seen here and not in the trigger's WHEN, which the server would read out
+# of the catalogue as text for every statement.
+_ROW_SAME = """
+  IF OLD *= NEW THEN
+    RETURN NULL;
+  END IF;
 """
 
 _CONTEXT = """
@@ -61,7 +75,7 @@ _CONTEXT = """
 
 _REQUIRE = """
   IF {condition}({missing}) THEN
-    RAISE {level} '% on %.% needs an audit context with {keys}', TG_OP, v_schema, v_table
+    RAISE {level} '% on %.% needs an audit context with {keys}', TG_OP, {table}
       USING ERRCODE = 'insufficient_privilege',
             HINT = 'Call SELECT {schema}.set_context(''{"user": "...", ...}'') at the start of the transaction.';
   END IF;
@@ -74,40 +88,48 @@ _ROW_IMAGES = """
   BEGIN
     v_old := to_jsonb(OLD);
     v_new := to_jsonb(NEW);
-    IF greatest(pg_column_size(v_old), pg_column_size(v_new)) > {small}
-       AND greatest(octet_length(v_old::text), octet_length(v_new::text)) > {longest} THEN
-      RAISE program_limit_exceeded;
-    END IF;
-  EXCEPTION WHEN OTHERS THEN
+  EXCEPTION WHEN OTHERS THEN{safe}
+  END;
+"""
+
+_ROW_SAFE_IMAGES = """
     IF TG_OP <> 'INSERT' THEN
-      v_old := {schema}.safe_image(OLD);
+      v_old := {schema}.bounded({schema}.safe_image(OLD));
     END IF;
     IF TG_OP <> 'DELETE' THEN
-      v_new := {schema}.safe_image(NEW);
-    END IF;
-  END;
-"""
+      v_new := {schema}.bounded({schema}.safe_image(NEW));
+    END IF;"""
 
-_ROW_MASK = """
-  IF TG_ARGV[2] <> '{}' OR TG_ARGV[3] <> '{}' THEN
-    IF TG_OP = 'UPDATE' THEN
-      v_hidden := {schema}.hidden_changes({old}, {new}, TG_ARGV[2]::text[]);
+# One test for what is rare: two short images hold neither a key too long for the index nor a text too long to be read.
+_ROW_UNUSUAL = """
+  IF TG_ARGV[1] IS NOT NULL OR pg_column_size(ROW(v_old, v_new)) > {longest_key} THEN
+    IF pg_column_size(ROW(v_old, v_new)) > {small}
+       AND greatest(octet_length(v_old::text), octet_length(v_new::text)) > {longest} THEN{safe}
     END IF;
-    v_old := {schema}.mask(v_old, TG_ARGV[2]::text[], TG_ARGV[3]::text[]);
-    v_new := {schema}.mask(v_new, TG_ARGV[2]::text[], TG_ARGV[3]::text[]);
+    v_schema := nullif(TG_ARGV[1], '');
+    v_table := nullif(TG_ARGV[2], '');
+    IF TG_ARGV[3] <> '{}' OR TG_ARGV[4] <> '{}' THEN
+      IF TG_OP = 'UPDATE' THEN
+        v_hidden := {schema}.hidden_changes({old}, {new}, TG_ARGV[3]::text[]);
+      END IF;
+      v_old := {schema}.mask(v_old, TG_ARGV[3]::text[], TG_ARGV[4]::text[]);
+      v_new := {schema}.mask(v_new, TG_ARGV[3]::text[], TG_ARGV[4]::text[]);
+    END IF;
+    v_record := coalesce(v_new, v_old) ->> TG_ARGV[0];
+    IF TG_NARGS > 5 THEN
+      v_record := {schema}.composite_key(coalesce(v_new, v_old), TG_ARGV[5:]);
+    END IF;
+    IF octet_length(v_record) > {longest_key} THEN
+      v_record := {schema}.indexable(v_record);
+    END IF;
   END IF;
 """
 
-_ROW_KEY = """
-  v_record := CASE TG_NARGS
-    WHEN 5 THEN coalesce(v_new, v_old) ->> TG_ARGV[4]
-    WHEN 4 THEN NULL
-    ELSE {schema}.composite_key(coalesce(v_new, v_old), TG_ARGV[4:])
-  END;
-  IF octet_length(v_record) > 2000 THEN
-    v_record := {schema}.indexable(v_record);
-  END IF;
-"""
+#: The longest key that is stored as it is, in bytes, so that the index takes it (a third of a page).
+_LONGEST_KEY = Literal(2000)
+
+#: What a record calls the table.
+_TABLE = sql("coalesce(v_schema, TG_TABLE_SCHEMA), coalesce(v_table, TG_TABLE_NAME)")
 
 # jsonb calls 1.0 and 1.00 equal, hence the text.
 _ROW_LEFT_OUT = """
@@ -134,8 +156,9 @@ _WHO = """coalesce(v_user, session_user), session_user, coalesce(v_client, inet_
 
 _ROW_INSERT = (
     _INSERT
-    + """  VALUES (clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table, v_record,
-    v_old, v_new, v_hidden, {who});
+    + """  VALUES (clock_timestamp(), pg_current_xact_id(), TG_OP, {table},
+    coalesce(v_record, coalesce(v_new, v_old) ->> TG_ARGV[0]), v_old, v_new, v_hidden,
+    {who});
 """
 )
 
@@ -145,16 +168,34 @@ _STATEMENT_INSERT = (
   {branch} TG_OP = {operation} THEN"""
     + _INSERT
     + """  SELECT clock_timestamp(), pg_current_xact_id(), TG_OP, v_schema, v_table,
-    {schema}.indexable(CASE TG_NARGS
-      WHEN 5 THEN coalesce(r.new_full, r.old_full) ->> TG_ARGV[4]
-      WHEN 4 THEN NULL
-      ELSE {schema}.composite_key(coalesce(r.new_full, r.old_full), TG_ARGV[4:])
-    END),
+    CASE WHEN octet_length({key}) > {longest_key} THEN {schema}.indexable({key}) ELSE {key} END,
     {old_values}, {new_values}, r.hidden, {who}
   FROM ({rows}
     OFFSET 0
-  ) AS r{filter};"""
+  ) AS r
+  WHERE {bounded}{filter};"""
 )
+
+_STATEMENT_KEY = """CASE WHEN v_columns IS NULL THEN coalesce(r.new_full, r.old_full) ->> v_key
+      ELSE {schema}.composite_key(coalesce(r.new_full, r.old_full), v_columns) END"""
+
+# Always true, unless it raises.
+_STATEMENT_BOUNDED = """(r.{image} IS NULL OR pg_column_size(r.{image}) <= {small}
+         OR {schema}.bounded(r.{image}) IS NOT NULL)"""
+
+# What is the same for all rows is computed once; a client's address alone costs microseconds.
+_STATEMENT_WHO = "coalesce(v_user, v_session), v_session, v_client, v_program, v_context, {policy_id}"
+
+_STATEMENT_DECLARE = """
+  v_session  CONSTANT text := session_user;
+  v_program  CONSTANT text := current_setting('application_name');
+  v_key      CONSTANT text := TG_ARGV[0];
+  v_columns  CONSTANT text[] := nullif(TG_ARGV[5:], '{}');
+  v_redacted CONSTANT text[] := coalesce(TG_ARGV[3], '{}');
+  v_hashed   CONSTANT text[] := coalesce(TG_ARGV[4], '{}');
+  v_masked   CONSTANT boolean := v_redacted <> '{}' OR v_hashed <> '{}';
+  v_safe     boolean := false;
+"""
 
 # The transition tables hold old and new rows in the same order, which is what pairs them: a key may be missing, or be
 # what was changed. Rows become columns of our own first (coalesce, because a plain t.* would be spread out): next to
@@ -189,9 +230,12 @@ _STATEMENT_MASK = "CASE WHEN v_masked THEN {schema}.mask({image}, v_redacted, v_
 
 # One row that jsonb cannot hold sends the whole statement round a second time, the safe and slow way.
 _STATEMENT_BODY = """
+  v_schema := coalesce(nullif(TG_ARGV[1], ''), TG_TABLE_SCHEMA);
+  v_table := coalesce(nullif(TG_ARGV[2], ''), TG_TABLE_NAME);
+  v_client := coalesce(v_client, inet_client_addr());
   LOOP
     BEGIN{inserts}      EXIT;
-    EXCEPTION WHEN program_limit_exceeded OR data_exception OR internal_error OR check_violation THEN
+    EXCEPTION WHEN program_limit_exceeded OR data_exception OR internal_error THEN
       IF v_safe THEN
         RAISE;
       END IF;
@@ -205,11 +249,11 @@ _STATEMENT_BODY = """
 _WARN = """
   BEGIN{capture}  EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
-    RAISE WARNING 'audit: % on %.% was not recorded: % (%)', TG_OP, v_schema, v_table, v_message, v_state;
+    RAISE WARNING 'audit: % on %.% was not recorded: % (%)', TG_OP, {table}, v_message, v_state;
     BEGIN
       INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, schema_name, table_name, new_values,
         changed_by, db_user, client_ip, application_name, policy_id)
-      VALUES (clock_timestamp(), pg_current_xact_id(), 'EVENT', v_schema, v_table,
+      VALUES (clock_timestamp(), pg_current_xact_id(), 'EVENT', {table},
         jsonb_build_object('event', 'audit_failure', 'operation', TG_OP, 'sqlstate', v_state, 'error', v_message),
         session_user, session_user, inet_client_addr(), current_setting('application_name'), {policy_id});
     EXCEPTION WHEN OTHERS THEN
@@ -240,11 +284,12 @@ def capture_function(
     :param owners: owners of its partitioned tables: whoever adds a partition needs EXECUTE on the functions whose
         triggers it inherits. No other trigger can be made with it, the guard on DDL sees to that.
     """
-    place: dict[str, Any] = {"schema": Identifier.of(schema), "policy_id": Literal(policy_id)}
-    place["who"] = sql(_WHO, **place)
-    place.update(IMAGE_LIMITS)
+    place: dict[str, Any] = {"schema": Identifier.of(schema), "policy_id": Literal(policy_id), "table": _TABLE}
+    place["who"] = sql(_WHO if policy.capture == "row" else _STATEMENT_WHO, **place)
+    place.update(IMAGE_LIMITS, longest_key=_LONGEST_KEY)
     work = _row_body(policy, place) if policy.capture == "row" else _statement_body(policy, place)
-    capture = Joined("", (sql(_CONTEXT, **place), work))
+    same = sql(_ROW_SAME if policy.capture == "row" else "")
+    capture = Joined("", (same, sql(_CONTEXT, **place), work))
     if policy.on_failure == "warn":
         capture = sql(_WARN, capture=capture, **place)
     body = Joined("", (_declarations(policy), sql("BEGIN"), capture, sql("  RETURN NULL;\nEND\n")))
@@ -264,9 +309,7 @@ def _declarations(policy: Policy) -> Sql:
     if policy.capture == "row":
         lines += "  v_old      jsonb;\n  v_new      jsonb;\n  v_hidden   text[];\n  v_record   text;\n"
     else:
-        lines += "  v_redacted CONSTANT text[] := TG_ARGV[2];\n  v_hashed   CONSTANT text[] := TG_ARGV[3];\n"
-        lines += "  v_masked   CONSTANT boolean := TG_ARGV[2] <> '{}' OR TG_ARGV[3] <> '{}';\n"
-        lines += "  v_safe     boolean := false;\n"
+        lines += _STATEMENT_DECLARE.lstrip("\n")
     if policy.on_failure == "warn":
         lines += "  v_state    text;\n  v_message  text;\n"
     return sql(lines)
@@ -294,7 +337,8 @@ def _require(policy: Policy, place: dict[str, Any]) -> Sql:
 
 def _row_body(policy: Policy, place: dict[str, Any]) -> Joined:
     old, new = (_left_out(policy, image, place) for image in (sql("v_old"), sql("v_new")))
-    parts = [sql(_ROW_IMAGES, **place), sql(_ROW_MASK, old=old, new=new, **place), sql(_ROW_KEY, **place)]
+    safe = sql(_ROW_SAFE_IMAGES, **place)
+    parts = [sql(_ROW_IMAGES, safe=safe), sql(_ROW_UNUSUAL, safe=safe, old=old, new=new, **place)]
     if policy.only or policy.excluded_columns:
         parts.append(sql(_ROW_LEFT_OUT, old=old, new=new))
     if policy.update_image == "changed":
@@ -310,7 +354,9 @@ def _statement_body(policy: Policy, place: dict[str, Any]) -> Joined:
     changed = sql("{schema}.difference({old}, {new}, r.hidden)", old=old, new=new, **place)
     left_out = policy.only or policy.excluded_columns
     plain = {f"{name}_plain": _left_out(policy, image, place) for name, image in raw.items()}
-    silent = sql("\n  WHERE ({old})::text <> ({new})::text OR r.hidden IS NOT NULL", old=old, new=new)
+    silent = sql("\n    AND (({old})::text <> ({new})::text OR r.hidden IS NOT NULL)", old=old, new=new)
+    place["key"] = sql(_STATEMENT_KEY, **place)
+    images_of = {"INSERT": ("new_full",), "UPDATE": ("old_full", "new_full"), "DELETE": ("old_full",)}
     branches = []
     for operation, rows in _STATEMENT_ROWS.items():
         update = operation == "UPDATE"
@@ -322,6 +368,10 @@ def _statement_body(policy: Policy, place: dict[str, Any]) -> Joined:
                 old_values=old,
                 new_values=changed if update and policy.update_image == "changed" else new,
                 rows=sql(rows, **images, **plain, **place),
+                bounded=Joined(
+                    "\n    AND ",
+                    tuple(sql(_STATEMENT_BOUNDED, image=sql(image), **place) for image in images_of[operation]),
+                ),
                 filter=silent if update and left_out else sql(""),
                 **place,
             )

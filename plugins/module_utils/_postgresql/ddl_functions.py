@@ -204,7 +204,7 @@ END
 # Redacted and hashed columns of a capture trigger, from its arguments as a list or as pg_trigger keeps them: each with
 # a zero byte behind it, which no text can hold, hence the detour over hexadecimal digits.
 _MASKED_COLUMNS = """
-  SELECT (coalesce(a.list, k.list))[3]::text[] || (coalesce(a.list, k.list))[4]::text[]
+  SELECT coalesce((coalesce(a.list, k.list))[4]::text[] || (coalesce(a.list, k.list))[5]::text[], ARRAY[]::text[])
   FROM (SELECT arguments AS list) AS a,
        (SELECT array_agg(convert_from(decode(replace(part, ' ', ''), 'hex'), getdatabaseencoding()) ORDER BY nr) AS list
         FROM regexp_split_to_table(regexp_replace(encode(stored, 'hex'), '(..)', '\\1 ', 'g'), '00 ')

@@ -19,7 +19,8 @@ DECLARE
 BEGIN
   INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, schema_name, table_name, record_id,
     old_values, new_values, changed_by, db_user, client_ip, application_name, context)
-  VALUES (clock_timestamp(), pg_current_xact_id(), kind, schema_name, object_name, record_id, before, after,
+  VALUES (clock_timestamp(), pg_current_xact_id(), kind, schema_name, object_name, record_id,
+    {schema}.bounded(before), {schema}.bounded(after),
     coalesce(author, v_context ->> 'user', session_user), session_user,
     coalesce({schema}.try_inet(v_context ->> 'ip_address'), inet_client_addr()),
     current_setting('application_name'), nullif(v_context - ARRAY['user', 'ip_address'], '{}'));

@@ -80,12 +80,12 @@ $dbfleet$
 
 _ROW_TRIGGER = """
 CREATE TRIGGER dbfleet_probe AFTER INSERT OR UPDATE OR DELETE ON pg_temp.dbfleet_audit_probe
-  FOR EACH ROW EXECUTE FUNCTION {function}('', '', '{}', '{}', 'dbfleet_probe_id')
+  FOR EACH ROW EXECUTE FUNCTION {function}('dbfleet_probe_id')
 """
 
 _STATEMENT_TRIGGER = """
 CREATE TRIGGER dbfleet_probe_{operation} AFTER {event} ON pg_temp.dbfleet_audit_probe REFERENCING {transition}
-  FOR EACH STATEMENT EXECUTE FUNCTION {function}('', '', '{}', '{}', 'dbfleet_probe_id')
+  FOR EACH STATEMENT EXECUTE FUNCTION {function}('dbfleet_probe_id')
 """
 
 _TRANSITIONS = {

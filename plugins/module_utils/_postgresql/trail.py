@@ -172,7 +172,7 @@ class _Builder:
             self.steps.add(sql("SET LOCAL ROLE {owner}", owner=Identifier.of(OWNER)), "objects of the trail's owner")
             sequence = Literal(f"{self.quoter.identifier(self.options.schema)}.audit_log_id_seq")
             for name, ddl in missing:
-                self._add(ddl, f"{name} is missing", "missing", sequence=sequence, **tables.IMAGE_LIMITS)
+                self._add(ddl, f"{name} is missing", "missing", sequence=sequence)
                 for reason, more in tables.AFTER_TABLE.get(name, {}).items():
                     self._add(more, reason)
             if self._tablespace_wanted():

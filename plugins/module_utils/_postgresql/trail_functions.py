@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .attach_functions import attach_functions
 from .canonical import canonical
+from .capture import IMAGE_LIMITS
 from .catalog_snapshot import snapshot_functions
 from .ddl_functions import ddl_functions
 from .event_functions import event_functions, login_function
@@ -52,7 +53,7 @@ END
 # A plain SQL expression, so that the planner inlines it into the capture functions: a session that sets no context
 # pays for a few hash look-ups and nothing else.
 _HAS_CONTEXT = """
-SELECT coalesce({settings}) IS NOT NULL OR current_setting('role') <> 'none'
+SELECT (greatest({settings}) > '') IS TRUE OR current_setting('role') <> 'none'
 """
 
 _SNAKE_CASE = """
@@ -210,6 +211,18 @@ _DIFFERENCE = """
 """
 
 # Longer keys than an index takes are found by their digest; the key itself is in the images.
+# The text of a row must fit into 1 GB, or nobody could ever read or seal it. What is small as jsonb is never too long
+# as text, although jsonb holds 1e131071 in a few bytes.
+_BOUNDED = """
+BEGIN
+  IF pg_column_size(image) > {small} AND octet_length(image::text) > {longest} THEN
+    RAISE EXCEPTION 'audit: the record of this row would be longer than 256 MB'
+      USING ERRCODE = 'program_limit_exceeded';
+  END IF;
+  RETURN image;
+END
+"""
+
 _INDEXABLE = """
   SELECT CASE WHEN octet_length(key) > 2000 THEN 'sha256:' || encode(sha256(convert_to(key, 'UTF8')), 'hex')
               ELSE key END
@@ -229,7 +242,7 @@ _CANONICAL = """
 def trail_functions(options: TrailOptions, version_number: int) -> list[Function]:
     """Return the functions of a trail on a server of that version."""
     schema, applications = options.schema, options.applications
-    place = {"schema": Identifier.of(schema)}
+    place = {"schema": Identifier.of(schema), **IMAGE_LIMITS}
 
     def stable(name: str, body: str, arguments: str, returns: str, **more: object) -> Function:
         options = {"language": "sql", "volatility": "s", "executors": (WRITER,), **more}
@@ -246,6 +259,7 @@ def trail_functions(options: TrailOptions, version_number: int) -> list[Function
         stable("hidden_changes", _HIDDEN_CHANGES, "old_image jsonb, new_image jsonb, redacted text[]", "text[]"),
         stable("pick", _PICK, "image jsonb, columns text[]", "jsonb"),
         stable("difference", _DIFFERENCE, "old_image jsonb, new_image jsonb, hidden text[]", "jsonb"),
+        stable("bounded", _BOUNDED, "image jsonb", "jsonb", language="plpgsql"),
         stable("indexable", _INDEXABLE, "key text", "text"),
         stable("composite_key", _COMPOSITE_KEY, "image jsonb, columns text[]", "text"),
         *event_functions(schema, applications if "app" in options.events else ()),
@@ -286,7 +300,8 @@ def _read(setting: str) -> Sql:
 
 def _has_context(context: Mapping[str, Sequence[str]]) -> Sql:
     settings = [CONTEXT_SETTING, *(name for names in context.values() for name in names)]
-    return sql(_HAS_CONTEXT, settings=Joined(",\n    ", tuple(_read(name) for name in settings)))
+    values = tuple(sql("current_setting({name}, true)", name=Literal(name)) for name in settings)
+    return sql(_HAS_CONTEXT, settings=Joined(",\n    ", values))
 
 
 def _current_context(schema: str, context: Mapping[str, Sequence[str]]) -> Sql:

@@ -25,9 +25,6 @@ PREFIX = "dbfleet_audit_"
 EVENT_BITS = {"insert": 4, "delete": 8, "update": 16, "truncate": 32}
 _ROW_BIT = 1
 
-#: An UPDATE that changes no byte of the row never reaches the function.
-_CHANGES = "NOT (OLD.* OPERATOR(pg_catalog.*=) NEW.*)"
-
 _TRANSITIONS = {
     "insert": ("NEW TABLE AS new_rows", " new_rows"),
     "update": ("OLD TABLE AS old_rows NEW TABLE AS new_rows", "old_rows new_rows"),
@@ -73,7 +70,7 @@ class Trigger:
 
     def create(self, schema: str) -> Sql:
         referencing = "" if self.per_row or self.operation == "truncate" else _TRANSITIONS[self.operation][0]
-        condition = self._condition()
+        condition = self.when if self.per_row else None
         return sql(
             _CREATE,
             trigger=Identifier.of(self.name),
@@ -103,19 +100,11 @@ class Trigger:
         }
         return first_difference(checks)
 
-    def _condition(self) -> str:
-        if not self.per_row:
-            return ""
-        parts = [f"({self.when})"] if self.when else []
-        if self.operation == "update":
-            parts.append(_CHANGES)
-        return " AND ".join(parts)
-
     def _same_condition(self, current: str | None, known: list[str] | None) -> bool:
-        """Compare with what the catalogue found: nothing, `changes`, or the digest of any other condition."""
+        """Compare with what the catalogue found: nothing, or the digest of a condition."""
         if self.per_row and self.when:
             return known == [self.source_digest, current]
-        return current == ("changes" if self._condition() else None)
+        return current is None
 
     def _transition(self) -> str:
         return " " if self.per_row or self.operation == "truncate" else _TRANSITIONS[self.operation][1]
@@ -129,8 +118,10 @@ def wanted_triggers(table: PgTable, policy: Policy) -> list[Trigger]:
         for column in table.columns
         if column in policy.redact or (policy.redact_defaults and is_sensitive(column) and column not in hashed)
     ]
+    key = table.key[0] if len(table.key) == 1 else ""
     reported = (table.schema, table.name) if table.kind == "p" else ("", "")
-    arguments = (*reported, array_literal(redacted), array_literal(hashed), *table.key)
+    more = (*reported, array_literal(redacted), array_literal(hashed), *(() if key else table.key))
+    arguments = (key,) if more == ("", "", "{}", "{}") else (key, *more)
     return [
         Trigger(
             operation,

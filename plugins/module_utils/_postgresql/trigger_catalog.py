@@ -34,12 +34,6 @@ KEYS = """
 #: OLD and NEW: their number is another one in a restored database.
 CONDITION_DIGEST = "md5(regexp_replace(t.tgqual::text, ' :(location|vartype) -?[0-9]+', '', 'g'))"
 
-#: A regular expression for the parsed form of NOT (OLD.* OPERATOR(pg_catalog.*=) NEW.*), on every release.
-_CHANGES = """
-  format('^{BOOLEXPR :boolop not :args \\({OPEXPR :opno %%s [^{}]*:args \\({VAR :varno 1 :varattno 0 [^{}]*} '
-         '{VAR :varno 2 :varattno 0 [^{}]*}\\)[^{}]*}\\)[^{}]*}$',
-         'pg_catalog.*=(record,record)'::regoperator::oid)"""
-
 _TABLES = """
 WITH relation AS (
   SELECT c.oid, n.nspname, c.relname, c.relkind, c.relowner, c.relpersistence, c.relispartition, c.relnamespace,
@@ -71,7 +65,7 @@ WITH relation AS (
            'function', p.proname, 'ours', p.pronamespace = to_regnamespace(quote_ident(%(schema)s)),
            'enabled', t.tgenabled, 'type', t.tgtype, 'columns', t.tgattr::text,
            'arguments', encode(t.tgargs, 'hex'),
-           'condition', CASE WHEN t.tgqual::text ~ {changes} THEN 'changes' ELSE {digest} END,
+           'condition', {digest},
            'clones_off', o.tgname IS NOT NULL,
            'transition', coalesce(t.tgoldtable::text, '') || ' ' || coalesce(t.tgnewtable::text, ''))) AS triggers
   FROM pg_trigger t
@@ -150,7 +144,7 @@ class PgTable:
 def read_tables(session: Session, schema: str) -> dict[tuple[str, str], PgTable]:
     """Read all tables, views and foreign tables outside the system's and the trail's schemas."""
     query = _TABLES.replace("{keys}", KEYS.replace("{which}", "IN (SELECT oid FROM relation)"))
-    query = query.replace("{changes}", _CHANGES).replace("{digest}", CONDITION_DIGEST)
+    query = query.replace("{digest}", CONDITION_DIGEST)
     rows = session.all(query, {"schema": schema})
     return {(row.schema, row.name): _table(row) for row in rows}
 
