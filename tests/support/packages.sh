@@ -10,9 +10,12 @@ missing_packages() {
         echo postgresql
         echo pgaudit
     else
-        [ -e "$("$bin/pg_config" --pkglibdir 2>/dev/null || echo "${bin%/bin}/lib")/pgaudit.so" ] || echo pgaudit
+        [ -e "$(postgresql_libraries)/pgaudit.so" ] || echo pgaudit
     fi
-    if [ "$target" = tests ] || [ "$target" = demo ]; then
+    if [ "$target" = overhead ]; then
+        [ -n "$bin" ] && [ -e "$(postgresql_libraries)/table_log.so" ] || echo tablelog
+    fi
+    if [ "$target" = tests ] || [ "$target" = demo ] || [ "$target" = overhead ]; then
         mysql_server >/dev/null || echo mariadb-server
     fi
     if [ "$target" = tests ]; then
@@ -25,7 +28,7 @@ missing_packages() {
             echo fonts-liberation
         fi
     fi
-    if [ "$target" = demo ]; then
+    if [ "$target" = demo ] || [ "$target" = overhead ]; then
         type -P sysbench >/dev/null || echo sysbench
     fi
     if [ "$target" = tests ] || [ "$target" = molecule ]; then
@@ -49,6 +52,12 @@ missing_for_containers() {
     # Of podman's two network stacks the older one works with iptables alone.
     [ -e /usr/lib/cni/bridge ] || type -P nft >/dev/null || echo nftables
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
+}
+
+postgresql_libraries() {
+    local bin
+    bin=$(newest_postgresql)
+    "$bin/pg_config" --pkglibdir 2>/dev/null || echo "${bin%/bin}/lib"
 }
 
 newest_postgresql() {
@@ -149,7 +158,7 @@ restore_policy() {
 }
 
 install_packages() {
-    local wanted services=""
+    local wanted services="" tablelog
     restore_policy
     wanted=$(missing_packages "$1" | sort -u | tr '\n' ' ')
     [ -n "$wanted" ] || return 0
@@ -158,6 +167,13 @@ install_packages() {
     apt_get update
     if [[ $wanted == *pgaudit* ]]; then
         wanted=${wanted/pgaudit/postgresql-$(postgresql_major)-pgaudit}
+    fi
+    if [[ $wanted == *tablelog* ]]; then
+        # Not every release of PostgreSQL has it; the benchmark then says so.
+        tablelog=postgresql-$(postgresql_major)-tablelog
+        apt-cache show "$tablelog" >/dev/null 2>&1 || tablelog=""
+        wanted=${wanted/tablelog/$tablelog}
+        [ -n "${wanted// /}" ] || return 0
     fi
     [[ $wanted != *mariadb-server* ]] || services=mariadb
     [[ $wanted != *pgbouncer* ]] || services="$services pgbouncer"

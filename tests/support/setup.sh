@@ -2,7 +2,7 @@
 # Installs what the demo, the tests or the molecule scenarios need, unless it is there: Debian packages (as root or
 # with sudo), and Python environments below .cache/ of this checkout. Says in one line each what it does.
 #
-#   tests/support/setup.sh demo | tests | molecule | benchmark
+#   tests/support/setup.sh demo | tests | molecule | benchmark | overhead
 #   tests/support/setup.sh newest       # only prints the newest ansible-core series that the machine's Pythons allow
 #
 # Interrupted anywhere, the next run repairs it: a stamp is written when a step is complete, and only then.
@@ -83,9 +83,9 @@ newest_series() {
 
 main() {
     case $target in
-        demo | tests | molecule | benchmark) ;;
+        demo | tests | molecule | benchmark | overhead) ;;
         newest) newest_series; return ;;
-        *) die "no such target: $target (demo, tests, molecule, benchmark, newest)" ;;
+        *) die "no such target: $target (demo, tests, molecule, benchmark, overhead, newest)" ;;
     esac
     mkdir -p "$DBFLEET_CACHE"
     exec 9>"$DBFLEET_CACHE/setup.lock"
@@ -95,7 +95,7 @@ main() {
     local cores
     cores=$(list_cores "$tests/ansible-core.txt")
     [ -n "$cores" ] || die "no Python here runs a supported ansible-core (see tests/ansible-core.txt)"
-    if [ "$target" = demo ] || [ "$target" = benchmark ]; then
+    if [ "$target" = demo ] || [ "$target" = benchmark ] || [ "$target" = overhead ]; then
         local release python
         read -r _ release python < <(tail -n 1 <<<"$cores")
         make_venv "$target" "$python" "$release" "requirements-$target.txt"

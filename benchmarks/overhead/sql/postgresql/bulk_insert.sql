@@ -1,0 +1,1 @@
+INSERT INTO batch SELECT * FROM source;

@@ -1,0 +1,1 @@
+UPDATE batch SET amount = amount + 1, updated_at = now();
