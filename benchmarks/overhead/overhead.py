@@ -16,26 +16,26 @@ import rounds
 
 #: One module each: its ``tables(options, say)`` measures.
 ENGINES = ("postgresql", "mariadb")
-
-HERE = pathlib.Path(__file__).parent
+INSTRUCTIONS = "instructions"
 
 
 def main() -> int:
     """Measure and print."""
     arguments = parsed()
     options = rounds.Options(arguments.size, tuple(arguments.only))
-    engines = ENGINES if arguments.engine == "all" else (arguments.engine,)
+    parts = ENGINES if arguments.engine == "all" else (arguments.engine,)
+    if arguments.instructions:
+        parts = (INSTRUCTIONS,)
     print(f"{os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}", flush=True)
     targets: list[rounds.Target] = []
     samples = {}
-    for engine in engines:
-        if not (HERE / f"{engine}.py").exists():
-            continue
-        part = importlib.import_module(engine).tables(options, say)
-        print(f"\n## {engine}\n\n{part.text}", flush=True)
+    for name in parts:
+        part = importlib.import_module(name).tables(options, say)
+        print(f"\n## {name}\n\n{part.text}", flush=True)
         targets += part.targets
-        samples[engine] = rounds.raw(part.results)
-    print(f"\n## Targets\n\n{rounds.target_table(targets)}")
+        samples[name] = rounds.raw(part.results)
+    if targets:
+        print(f"\n## Targets\n\n{rounds.target_table(targets)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(samples, indent=1) + "\n", encoding="utf-8")
     return 0
@@ -48,6 +48,7 @@ def parsed() -> argparse.Namespace:
     sizes.add_argument("--quick", dest="size", action="store_const", const="quick", default="short")
     sizes.add_argument("--full", dest="size", action="store_const", const="full")
     parser.add_argument("--engine", choices=(*ENGINES, "all"), default="all")
+    parser.add_argument("--instructions", action="store_true")
     parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
     return parser.parse_args()

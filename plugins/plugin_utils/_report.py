@@ -227,6 +227,7 @@ def _database(trail: Mapping[str, Any]) -> dict[str, Any]:
         "name": trail["database"],
         "auditable": coverage.get("auditable"),
         "audited": coverage.get("audited"),
+        "excepted": coverage.get("excepted"),
         "changes": activity.get("changes"),
         "failures": activity.get("failures"),
         "log_bytes": partitions.get("bytes"),

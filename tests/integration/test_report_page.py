@@ -226,7 +226,10 @@ def test_what_the_report_makes_of_facts_is_shown(visit: t.Callable[..., Page]):
     ]
     bulk = [{"at": report_facts.NOW, "table": "public.users", "action": "TRUNCATE", "rows": None, "changed_by": "ann"}]
     unknown = report_facts.trail(coverage=None, activity=None, seals=None, partitions=None, settings=None)
-    truncated = report_facts.trail(activity={"bulk": bulk})
+    excuse = {"reason": "emptied every night", "approved_by": "dba", "until": "2027-03-31", "expired": False}
+    tables = [report_facts.table("public.users"), report_facts.table("public.tmp_load", False, exception=excuse)]
+    coverage = {"auditable": 2, "audited": 1, "excepted": 1, "tables": tables}
+    truncated = report_facts.trail(activity={"bulk": bulk}, coverage=coverage)
     facts = {"pg1": report_facts.host(*trails), "pg2": report_facts.host(unknown), "pg3": report_facts.host(truncated)}
     options = {**report_facts.OPTIONS, "profiles": ["hipaa", "gdpr"]}
     page = visit(report(facts, ["pg1", "pg2", "pg3", "pg4"], options))
@@ -241,6 +244,8 @@ def test_what_the_report_makes_of_facts_is_shown(visit: t.Callable[..., Page]):
     assert page.locator("#hosts").get_by_text("clinic could not be read: permission denied").is_visible()
     assert page.locator("#hosts").get_by_text("not asked in this run").is_visible()
     assert page.locator("#hosts").get_by_text("would add about 120 rows and 46.9 KiB a day").is_visible()
+    page.locator("#hosts").get_by_text("shop: 2 tables").last.click()
+    assert page.locator("#hosts").get_by_text("emptied every night (dba, until 2027-03-31)").is_visible()
     assert page.get_by_role("heading", name="GDPR").is_visible()
     page.locator("#controls .opener").first.click()
     assert page.locator("#controls").get_by_text("It leaves open").is_visible()

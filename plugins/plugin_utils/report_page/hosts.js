@@ -293,7 +293,8 @@ function databaseTable(databases, model) {
 /** The tables of a database; too many in a fleet to be made before somebody asks, and on paper. */
 function tablesOf(database, { tables: { keys, rows } }) {
   if (!rows.length) return null;
-  const missed = isNumber(database.auditable) && isNumber(database.audited) ? database.auditable - database.audited : 0;
+  const { auditable, audited, excepted } = database;
+  const missed = isNumber(auditable) && isNumber(audited) ? auditable - audited - (excepted || 0) : 0;
   const rest = missed > 0 ? `, ${number(missed)} not audited` : "";
   const summary = `${database.name}: ${counted(rows.length, "table")}${rest}`;
   const entries = () => rows.map((row) => Object.fromEntries(keys.map((key, index) => [key, row[index]])));
@@ -311,8 +312,8 @@ function tableList(rows, database) {
       { label: "Table", value: ({ table }) => table, kind: "name" },
       {
         label: "Audited",
-        value: ({ audited, problem }) => (audited ? (problem ? 2 : 3) : audited === false ? 0 : 1),
-        show: ({ audited, problem }) => auditedMark(audited, problem),
+        value: (row) => (row.audited ? (row.problem ? 3 : 4) : excused(row) ? 2 : row.audited === false ? 0 : 1),
+        show: auditedMark,
       },
       { label: "Policy", value: ({ policy }) => policy, wide: true },
       {
@@ -327,13 +328,24 @@ function tableList(rows, database) {
   }).node;
 }
 
-function auditedMark(audited, problem) {
+/** Whether a table is deliberately not audited, and still may be. */
+function excused({ exception }) {
+  return Boolean(exception) && !exception.expired;
+}
+
+function auditedMark(row) {
+  const { audited, problem, exception } = row;
   const [posture, word] = audited
     ? [problem ? "amber" : "green", "Yes"]
-    : audited === false
-      ? ["red", "No"]
-      : ["unknown", "Not known"];
-  return [badge(posture, word), problem && el("span", { class: "note" }, problem)];
+    : excused(row)
+      ? ["amber", "Exception"]
+      : audited === false
+        ? ["red", "No"]
+        : ["unknown", "Not known"];
+  const { reason, approved_by: by, until } = exception || {};
+  const excuse = exception && `${reason} (${by}${until ? `, until ${until}` : ""})`;
+  const notes = [problem, excuse].filter(Boolean);
+  return [badge(posture, word), ...notes.map((text) => el("span", { class: "note" }, text))];
 }
 
 function tableText({ table, policy, classification, tags }) {
