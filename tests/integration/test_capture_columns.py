@@ -187,3 +187,25 @@ def test_the_redaction_follows_a_column_that_is_added_later(trail):
         ("[REDACTED]",)
     ]
     assert not rollout(trail, policies=[wanted("public.users")])["changed"]
+
+
+@pytest.mark.parametrize("capture", ["row", "statement"])
+def test_a_record_names_its_row_whatever_it_leaves_out_of_it(trail, capture):
+    ways = {
+        "picked": {"columns": {"only": ["name"]}},
+        "lacking": {"columns": {"exclude": ["id", "region"]}},
+        "changed": {"update_image": "changed"},
+        "both": {"columns": {"only": ["name"]}, "update_image": "changed"},
+    }
+    for name in ways:
+        trail.execute(f"CREATE TABLE {name}_one (id int PRIMARY KEY, name text)")
+        trail.execute(f"CREATE TABLE {name}_two (region text, id int, name text, PRIMARY KEY (region, id))")
+    rollout(trail, policies=[wanted(f"public.{name}_*", capture=capture, **way) for name, way in ways.items()])
+    for name in ways:
+        for table, values in ((f"{name}_one", "(7, 'ann')"), (f"{name}_two", "('eu', 7, 'ann')")):
+            trail.execute(f"INSERT INTO {table} VALUES {values}")
+            trail.execute(f"UPDATE {table} SET name = 'bea'")
+            trail.execute(f"DELETE FROM {table}")
+    for name in ways:
+        assert [record.record_id for record in records(trail, f"{name}_one")] == ["7"] * 3, name
+        assert [record.record_id for record in records(trail, f"{name}_two")] == ['["eu", 7]'] * 3, name

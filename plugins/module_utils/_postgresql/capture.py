@@ -131,6 +131,11 @@ _LONGEST_KEY = Literal(2000)
 #: What a record calls the table.
 _TABLE = sql("coalesce(v_schema, TG_TABLE_SCHEMA), coalesce(v_table, TG_TABLE_NAME)")
 
+# Of the whole row: what is stored may lack the key's column.
+_ROW_KEY = """
+  v_record := coalesce(v_record, coalesce(v_new, v_old) ->> TG_ARGV[0]);
+"""
+
 # jsonb calls 1.0 and 1.00 equal, hence the text.
 _ROW_LEFT_OUT = """
   v_old := {old};
@@ -339,7 +344,10 @@ def _row_body(policy: Policy, place: dict[str, Any]) -> Joined:
     old, new = (_left_out(policy, image, place) for image in (sql("v_old"), sql("v_new")))
     safe = sql(_ROW_SAFE_IMAGES, **place)
     parts = [sql(_ROW_IMAGES, safe=safe), sql(_ROW_UNUSUAL, safe=safe, old=old, new=new, **place)]
-    if policy.only or policy.excluded_columns:
+    left_out = policy.only or policy.excluded_columns
+    if left_out or policy.update_image == "changed":
+        parts.append(sql(_ROW_KEY))
+    if left_out:
         parts.append(sql(_ROW_LEFT_OUT, old=old, new=new))
     if policy.update_image == "changed":
         parts.append(sql(_ROW_CHANGED_ONLY, **place))
