@@ -22,17 +22,16 @@ import postgresql_contenders as who
 import rounds
 from local_postgresql import LocalPostgresql
 from postgresql import COLUMNS, HOME
-from postgresql_work import SQL, Audited, Extent, make_server, make_shape
+from postgresql_work import APPLICATION, SQL, Audited, Extent, make_server, make_shape
 
-ROLE = "shop_app"
 EXTENT = Extent(0, 2000)
 
 #: How often a statement is executed in the shorter run, and in the longer.
-SINGLE_RUNS = (50, 250)
+SINGLE_RUNS = (50, 150)
 #: How many rows one statement changes in the shorter run, and in the longer.
-BULK_RUNS = (500, 2000)
+BULK_RUNS = (200, 800)
 
-CONTEXT = "SET app.user = 'ann'; SET app.ip_address = '10.1.2.3';"
+CONTEXT = "SELECT set_config('app.user', 'ann', false), set_config('app.ip_address', '10.1.2.3', false);"
 WITH_CONTEXT = f"{who.ROW}, user and address set"
 #: What is counted on tables of other sizes, too.
 ON_ALL_SHAPES = (who.BARE, who.FLOOR, who.ROW, who.CHANGED, who.STATEMENT, who.GUIDES)
@@ -97,7 +96,7 @@ class _Counted:
     def count(self, contenders: t.Sequence[Audited], say: t.Callable[[str], None]) -> list[list[str]]:
         """Return a row of the table for each contender."""
         for contender in contenders:
-            _open_to_the_application(contender)
+            _settle(contender)
         self.server.stop()
         rows = []
         for contender in contenders:
@@ -118,18 +117,14 @@ class _Counted:
         return counts
 
 
-def _open_to_the_application(contender: Audited) -> None:
-    database = contender.database
-    database.execute(f"DO $$ BEGIN CREATE ROLE {ROLE}; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
-    for kind in ("TABLES", "SEQUENCES"):
-        database.execute(f"GRANT ALL ON ALL {kind} IN SCHEMA public TO {ROLE}")
-    database.execute("VACUUM (FREEZE, ANALYZE)")
-    database.disconnect()
+def _settle(contender: Audited) -> None:
+    contender.database.execute("VACUUM (FREEZE, ANALYZE)")
+    contender.database.disconnect()
 
 
 def _instructions(server: LocalPostgresql, database: str, statements: t.Sequence[str]) -> int:
     """Return how many instructions a process executes that starts, does this and ends; nothing of it stays."""
-    script = "\n".join([f"SET SESSION AUTHORIZATION {ROLE};", *statements])
+    script = "\n".join([f"SET SESSION AUTHORIZATION {APPLICATION};", *statements])
     done = subprocess.run(
         [
             *("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"),

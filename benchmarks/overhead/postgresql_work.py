@@ -32,6 +32,11 @@ EXTENTS = {"quick": Extent(2000, 20_000), "short": Extent(3000, 100_000), "full"
 #: Rows of 100 columns: as many of them would take more disk than many machines have.
 WIDE = Extent(3000, 20_000)
 
+#: Who works: no superuser, whom the server spares the look at every right.
+APPLICATION = "shop_app"
+_APPLICATION = f"CREATE ROLE {APPLICATION} LOGIN; GRANT pg_read_server_files TO {APPLICATION}"
+_RIGHTS = "; ".join(f"GRANT ALL ON ALL {kind} IN SCHEMA public TO {APPLICATION}" for kind in ("TABLES", "SEQUENCES"))
+
 #: Above the keys of the table in which single rows are changed.
 _FIRST_KEY = 1_000_000
 
@@ -82,7 +87,10 @@ WORKS = {work.name: work for work in (*SINGLE, *BULK)}
 
 def make_server(home: pathlib.Path, **settings: str) -> LocalPostgresql:
     """Return a server that goes away with this process."""
-    return LocalPostgresql.create(home, settings={**SETTINGS, **settings}, while_pid=os.getpid())
+    server = LocalPostgresql.create(home, settings={**SETTINGS, **settings}, while_pid=os.getpid())
+    with contextlib.closing(connect(server, "postgres")) as connection:
+        fetch(connection, _APPLICATION)
+    return server
 
 
 def make_shape(server: LocalPostgresql, shape: str, extent: Extent) -> None:
@@ -117,6 +125,7 @@ class Audited:
         """Make the database and install the audit."""
         self.database = Database(self.server, template=f"shape_{self.shape}")
         self.install()
+        self.database.execute(_RIGHTS)
         self.session = self.database.connect()
 
     def install(self) -> None:
@@ -162,9 +171,11 @@ class Audited:
         schedule = pathlib.Path(f"/proc/{self.session.info.backend_pid}/schedstat")
         statement = "COPY batch FROM %s" if piece == COPY else (SQL / piece.file).read_text(encoding="utf-8")
         arguments = [_copied(self.server, self.shape)] if piece == COPY else []
+        fetch(self.session, f"SET SESSION AUTHORIZATION {APPLICATION}")
         before, began = int(schedule.read_text(encoding="ascii").split()[0]), time.monotonic()
         fetch(self.session, statement, *arguments)
         seconds, after = time.monotonic() - began, int(schedule.read_text(encoding="ascii").split()[0])
+        fetch(self.session, "RESET SESSION AUTHORIZATION")
         return Sample(seconds, self.extent.bulk, processor_seconds=(after - before) / 1e9)
 
     def _single(self, piece: Work) -> Sample:
@@ -188,7 +199,7 @@ def _pgbench(server: LocalPostgresql, database: str, piece: Work, transactions: 
     done = subprocess.run(
         [
             *(server.binaries / "pgbench", "-n", "-M", "prepared", "-h", server.socket_dir, "-p", str(server.port)),
-            *("-U", "postgres", "-c", str(piece.clients), "-j", str(min(piece.clients, os.cpu_count() or 1))),
+            *("-U", APPLICATION, "-c", str(piece.clients), "-j", str(min(piece.clients, os.cpu_count() or 1))),
             *("-t", str(transactions), "-D", "n=-1", "-D", f"first={first}", "-D", f"clients={piece.clients}"),
             *("-f", SQL / piece.file, database),
         ],
