@@ -209,3 +209,14 @@ def test_a_record_names_its_row_whatever_it_leaves_out_of_it(trail, capture):
     for name in ways:
         assert [record.record_id for record in records(trail, f"{name}_one")] == ["7"] * 3, name
         assert [record.record_id for record in records(trail, f"{name}_two")] == ['["eu", 7]'] * 3, name
+
+
+@pytest.mark.parametrize("capture", ["row", "statement"])
+def test_a_key_that_is_short_in_the_table_and_long_as_text_is_digested(trail, capture):
+    trail.execute("CREATE TABLE keyed (id jsonb PRIMARY KEY, name text)")
+    trail.execute("CREATE TABLE numbered (id numeric PRIMARY KEY, name text)")
+    rollout(trail, policies=[wanted("public.*ed", capture=capture)])
+    trail.execute("INSERT INTO keyed VALUES ('[1e131071, 1e131070, 1e131069]', 'x')")
+    trail.execute("INSERT INTO numbered VALUES (1e2000, 'x')")
+    ids = [row[0] for row in trail.execute("SELECT record_id FROM audit.audit_log WHERE action = 'INSERT'")]
+    assert [record_id[:7] for record_id in ids] == ["sha256:"] * 2

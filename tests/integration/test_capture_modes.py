@@ -23,6 +23,8 @@ CREATE TABLE wide_partly (id int PRIMARY KEY, a int, b text);
 CREATE TABLE strict (id int PRIMARY KEY, name text, note text);
 CREATE TABLE strict_bulk (id int PRIMARY KEY, name text);
 CREATE TABLE strict_user (id int PRIMARY KEY);
+CREATE TABLE strict_address (id int PRIMARY KEY);
+CREATE TABLE strict_address_bulk (id int PRIMARY KEY);
 """
 
 POLICIES = [
@@ -35,6 +37,8 @@ POLICIES = [
     wanted("public.strict", require_context=["changed_by", "business_process"], columns={"exclude": ["note"]}),
     wanted("public.strict_bulk", require_context=["changed_by"], capture="statement"),
     wanted("public.strict_user", require_context=["user", "ip_address"]),
+    wanted("public.strict_address", require_context=["ip_address"]),
+    wanted("public.strict_address_bulk", require_context=["ip_address"], capture="statement"),
 ]
 
 
@@ -183,6 +187,13 @@ def test_a_required_key_may_be_called_as_set_context_calls_it(shop):
     assert [(record.changed_by, record.client_ip) for record in records(shop, "strict_user")] == [("ann", "192.0.2.1")]
     with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="user, ip_address"):
         shop.execute("INSERT INTO strict_user VALUES (2)")
+
+
+@pytest.mark.parametrize("table", ["strict_address", "strict_address_bulk"])
+def test_the_address_of_the_connection_is_not_the_users(shop, table):
+    session = shop.connect(host="127.0.0.1", password=shop.server.password)
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="ip_address"):
+        fetch(session, f"INSERT INTO {table} VALUES (1)")
 
 
 BROKEN = "ALTER TABLE audit.audit_log_data ADD CONSTRAINT broken CHECK (action = 'EVENT') NOT VALID"

@@ -63,7 +63,7 @@ MOST_WAL_BYTES_BESIDE_THE_RECORD = 165
 #: Header, id, time, transaction, action, names, key, user, policy: 112 bytes here. One more column takes 8 or more.
 MOST_BYTES_BESIDE_THE_IMAGES = 119
 #: Of what a capture function executes for a change; those of a statement are shared by all of its rows.
-MOST_EXPRESSIONS = {ROW: 6, STATEMENT: 12}
+MOST_EXPRESSIONS = {ROW: 7, STATEMENT: 12}
 #: Each that a capture function pins is set and put back for every call. (One more where pgaudit is loaded.)
 MOST_SETTINGS = 8
 

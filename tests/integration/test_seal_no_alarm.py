@@ -21,6 +21,14 @@ from tampering import SealedLog, sealed, stays_clean, unseen
 ServerFactory = t.Callable[..., LocalPostgresql]
 
 
+#: Its partitions get their triggers from it.
+PARTITIONED = """
+CREATE TABLE visit (id int, day date, name text) PARTITION BY RANGE (day);
+CREATE TABLE visit_2026 PARTITION OF visit FOR VALUES FROM ('2026-01-01') TO ('2027-01-01') PARTITION BY LIST (id);
+CREATE TABLE visit_2026_1 PARTITION OF visit_2026 FOR VALUES IN (1)
+"""
+
+
 @pytest.fixture
 def log(trail: Database, tmp_path: pathlib.Path) -> SealedLog:
     """Return a sealed log."""
@@ -145,7 +153,10 @@ def test_changes_of_policies(log: SealedLog) -> None:
     db, options = log.db, log.sealer.rollout
     role = db.create_role("app")
     db.execute("CREATE TABLE item_2 (id int PRIMARY KEY, name text)")
+    db.execute(PARTITIONED)
     for trail, policies in (
+        ({}, [wanted("public.visit")]),
+        ({}, [wanted("public.visit", columns={"redact": ["name"]})]),
         ({}, [wanted("public.item", columns={"hash": ["name"]})]),
         ({"indexes": ["record"]}, [wanted("public.item", columns={"hash": ["name"]})]),
         ({}, [wanted("public.item", capture="statement")]),
@@ -261,12 +272,14 @@ def test_a_sealing_run_between_two_calls_of_a_verification(
 def test_a_policy_change_where_no_ddl_is_recorded(db: Database, tmp_path: pathlib.Path) -> None:
     """The rollout itself leaves a record, which nobody else can write for it."""
     db.execute("CREATE TABLE item (id int PRIMARY KEY, name text)")
+    db.execute(PARTITIONED)
     role = db.create_role("app")
+    policy = wanted("public.item", "public.visit")
     install_trail(db, events=["app"], applications=[role])
-    rollout(db, policies=[wanted("public.item")])
-    sealer = Sealer(db.login, tmp_path, events=["app"], applications=[role], policies=[wanted("public.item")])
+    rollout(db, policies=[policy])
+    sealer = Sealer(db.login, tmp_path, events=["app"], applications=[role], policies=[policy])
     sealer.seal()
-    policy = wanted("public.item", columns={"hash": ["name"]})
+    policy = wanted("public.item", "public.visit", columns={"hash": ["name"]})
     rollout(db, policies=[policy])
     sealer.rollout["policies"] = [policy]
     assert sealer.problems() == []

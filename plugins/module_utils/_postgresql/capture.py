@@ -47,6 +47,10 @@ IMAGE_LIMITS = {"small": Literal(8192), "longest": Literal(268435456)}
 
 _PREFIX = "capture_"
 
+#: Raised when arguments change their meaning. It is a part of the functions' names: tables get their triggers one after
+#: the other, and one that has the old ones still must not meet the new function, which would not mask its columns.
+_LAYOUT = 1
+
 _DECLARE = """
 DECLARE
   v_schema   text;
@@ -100,10 +104,12 @@ _ROW_SAFE_IMAGES = """
       v_new := {schema}.bounded({schema}.safe_image(NEW));
     END IF;"""
 
-# One test for what is rare: two short images hold neither a key too long for the index nor a text too long to be read.
-_ROW_UNUSUAL = """
-  IF TG_ARGV[1] IS NOT NULL OR pg_column_size(ROW(v_old, v_new)) > {longest_key} THEN
-    IF pg_column_size(ROW(v_old, v_new)) > {small}
+# The key is taken from the whole row, of which a record may leave it out. One test for what is rare.
+_ROW_KEY = """
+  v_record := coalesce(v_new, v_old) ->> TG_ARGV[0];
+  IF TG_ARGV[1] IS NOT NULL OR octet_length(v_record) > {longest_key}
+     OR greatest(pg_column_size(v_old), pg_column_size(v_new)) > {small} THEN
+    IF greatest(pg_column_size(v_old), pg_column_size(v_new)) > {small}
        AND greatest(octet_length(v_old::text), octet_length(v_new::text)) > {longest} THEN{safe}
     END IF;
     v_schema := nullif(TG_ARGV[1], '');
@@ -115,10 +121,8 @@ _ROW_UNUSUAL = """
       v_old := {schema}.mask(v_old, TG_ARGV[3]::text[], TG_ARGV[4]::text[]);
       v_new := {schema}.mask(v_new, TG_ARGV[3]::text[], TG_ARGV[4]::text[]);
     END IF;
-    v_record := coalesce(v_new, v_old) ->> TG_ARGV[0];
-    IF TG_NARGS > 5 THEN
-      v_record := {schema}.composite_key(coalesce(v_new, v_old), TG_ARGV[5:]);
-    END IF;
+    v_record := CASE WHEN TG_NARGS > 5 THEN {schema}.composite_key(coalesce(v_new, v_old), TG_ARGV[5:])
+      ELSE coalesce(v_new, v_old) ->> TG_ARGV[0] END;
     IF octet_length(v_record) > {longest_key} THEN
       v_record := {schema}.indexable(v_record);
     END IF;
@@ -130,11 +134,8 @@ _LONGEST_KEY = Literal(2000)
 
 #: What a record calls the table.
 _TABLE = sql("coalesce(v_schema, TG_TABLE_SCHEMA), coalesce(v_table, TG_TABLE_NAME)")
-
-# Of the whole row: what is stored may lack the key's column.
-_ROW_KEY = """
-  v_record := coalesce(v_record, coalesce(v_new, v_old) ->> TG_ARGV[0]);
-"""
+#: The same where the variables may not be set yet.
+_NAMED = sql("coalesce(nullif(TG_ARGV[1], ''), TG_TABLE_SCHEMA), coalesce(nullif(TG_ARGV[2], ''), TG_TABLE_NAME)")
 
 # jsonb calls 1.0 and 1.00 equal, hence the text.
 _ROW_LEFT_OUT = """
@@ -161,9 +162,8 @@ _WHO = """coalesce(v_user, session_user), session_user, coalesce(v_client, inet_
 
 _ROW_INSERT = (
     _INSERT
-    + """  VALUES (clock_timestamp(), pg_current_xact_id(), TG_OP, {table},
-    coalesce(v_record, coalesce(v_new, v_old) ->> TG_ARGV[0]), v_old, v_new, v_hidden,
-    {who});
+    + """  VALUES (clock_timestamp(), pg_current_xact_id(), TG_OP, {table}, v_record,
+    v_old, v_new, v_hidden, {who});
 """
 )
 
@@ -189,11 +189,12 @@ _STATEMENT_BOUNDED = """(r.{image} IS NULL OR pg_column_size(r.{image}) <= {smal
          OR {schema}.bounded(r.{image}) IS NOT NULL)"""
 
 # What is the same for all rows is computed once; a client's address alone costs microseconds.
-_STATEMENT_WHO = "coalesce(v_user, v_session), v_session, v_client, v_program, v_context, {policy_id}"
+_STATEMENT_WHO = "coalesce(v_user, v_session), v_session, v_address, v_program, v_context, {policy_id}"
 
 _STATEMENT_DECLARE = """
   v_session  CONSTANT text := session_user;
   v_program  CONSTANT text := current_setting('application_name');
+  v_address  inet;
   v_key      CONSTANT text := TG_ARGV[0];
   v_columns  CONSTANT text[] := nullif(TG_ARGV[5:], '{}');
   v_redacted CONSTANT text[] := coalesce(TG_ARGV[3], '{}');
@@ -237,7 +238,7 @@ _STATEMENT_MASK = "CASE WHEN v_masked THEN {schema}.mask({image}, v_redacted, v_
 _STATEMENT_BODY = """
   v_schema := coalesce(nullif(TG_ARGV[1], ''), TG_TABLE_SCHEMA);
   v_table := coalesce(nullif(TG_ARGV[2], ''), TG_TABLE_NAME);
-  v_client := coalesce(v_client, inet_client_addr());
+  v_address := coalesce(v_client, inet_client_addr());
   LOOP
     BEGIN{inserts}      EXIT;
     EXCEPTION WHEN program_limit_exceeded OR data_exception OR internal_error THEN
@@ -254,11 +255,11 @@ _STATEMENT_BODY = """
 _WARN = """
   BEGIN{capture}  EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
-    RAISE WARNING 'audit: % on %.% was not recorded: % (%)', TG_OP, {table}, v_message, v_state;
+    RAISE WARNING 'audit: % on %.% was not recorded: % (%)', TG_OP, {named}, v_message, v_state;
     BEGIN
       INSERT INTO {schema}.audit_log_data (changed_at, transaction_id, action, schema_name, table_name, new_values,
         changed_by, db_user, client_ip, application_name, policy_id)
-      VALUES (clock_timestamp(), pg_current_xact_id(), 'EVENT', {table},
+      VALUES (clock_timestamp(), pg_current_xact_id(), 'EVENT', {named},
         jsonb_build_object('event', 'audit_failure', 'operation', TG_OP, 'sqlstate', v_state, 'error', v_message),
         session_user, session_user, inet_client_addr(), current_setting('application_name'), {policy_id});
     EXCEPTION WHEN OTHERS THEN
@@ -271,7 +272,7 @@ _WARN = """
 def capture_name(policy: Policy) -> str:
     """Return the name of a policy's function: readable, and the same for as long as the policy keeps its name."""
     slug = re.sub(r"[^a-z0-9]+", "_", policy.name.lower()).strip("_")[:32].rstrip("_")
-    digest = hashlib.sha256(policy.name.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(f"{_LAYOUT} {policy.name}".encode()).hexdigest()[:8]
     # The two kinds read different things, so that a trigger of the one must never meet a function of the other.
     kind = "" if policy.capture == "row" else "statement_"
     return f"{_PREFIX}{kind}{slug}_{digest}" if slug else f"{_PREFIX}{kind}{digest}"
@@ -296,7 +297,7 @@ def capture_function(
     same = sql(_ROW_SAME if policy.capture == "row" else "")
     capture = Joined("", (same, sql(_CONTEXT, **place), work))
     if policy.on_failure == "warn":
-        capture = sql(_WARN, capture=capture, **place)
+        capture = sql(_WARN, capture=capture, named=_NAMED, **place)
     body = Joined("", (_declarations(policy), sql("BEGIN"), capture, sql("  RETURN NULL;\nEND\n")))
     settings = (*_PINNED, _PGAUDIT_SILENT) if silence_pgaudit else _PINNED
     return Function(
@@ -343,11 +344,8 @@ def _require(policy: Policy, place: dict[str, Any]) -> Sql:
 def _row_body(policy: Policy, place: dict[str, Any]) -> Joined:
     old, new = (_left_out(policy, image, place) for image in (sql("v_old"), sql("v_new")))
     safe = sql(_ROW_SAFE_IMAGES, **place)
-    parts = [sql(_ROW_IMAGES, safe=safe), sql(_ROW_UNUSUAL, safe=safe, old=old, new=new, **place)]
-    left_out = policy.only or policy.excluded_columns
-    if left_out or policy.update_image == "changed":
-        parts.append(sql(_ROW_KEY))
-    if left_out:
+    parts = [sql(_ROW_IMAGES, safe=safe), sql(_ROW_KEY, safe=safe, old=old, new=new, **place)]
+    if policy.only or policy.excluded_columns:
         parts.append(sql(_ROW_LEFT_OUT, old=old, new=new))
     if policy.update_image == "changed":
         parts.append(sql(_ROW_CHANGED_ONLY, **place))

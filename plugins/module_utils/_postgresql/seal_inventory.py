@@ -114,14 +114,30 @@ FROM ({current}) AS c CROSS JOIN ({cluster}) AS p
 #: What the record of a rollout calls itself where no event trigger records DDL.
 EVENT = "audit_rollout"
 
-# What a rollout, or anybody else, does to a table or function is in the log under the object's own name.
+# What a rollout, or anybody else, does to a table or function is in the log under the object's own name. Partitions get
+# their triggers from their root, in the command that is recorded for that. (Not pg_partition_tree(), which waits for
+# whoever holds a partition locked.)
 _RECORDED = """
-SELECT DISTINCT r.schema_name, r.table_name,
-       r.new_values ->> 'event' IN ('GRANT', 'REVOKE') AND r.new_values ->> 'object_type' = 'function' AS granted,
-       CASE r.action WHEN 'EVENT' THEN r.new_values -> 'objects' END AS objects
-FROM {schema}.audit_log_data AS r
-WHERE r.id > {after}
-  AND (r.action = 'DDL' OR (r.action = 'EVENT' AND r.schema_name = {schema_name} AND r.table_name = {event}))
+WITH RECURSIVE recorded AS (
+  SELECT DISTINCT r.schema_name, r.table_name,
+         r.new_values ->> 'event' IN ('GRANT', 'REVOKE') AND r.new_values ->> 'object_type' = 'function' AS granted,
+         CASE r.action WHEN 'EVENT' THEN r.new_values -> 'objects' END AS objects
+  FROM {schema}.audit_log_data AS r
+  WHERE r.id > {after}
+    AND (r.action = 'DDL' OR (r.action = 'EVENT' AND r.schema_name = {schema_name} AND r.table_name = {event}))
+), tree (relation, schema_name, table_name, granted, objects) AS (
+  SELECT c.oid, r.schema_name, r.table_name, r.granted, r.objects
+  FROM recorded AS r
+  LEFT JOIN pg_namespace AS n ON n.nspname = r.schema_name
+  LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = r.table_name
+  UNION ALL
+  SELECT c.oid, n.nspname::text COLLATE "default", c.relname::text COLLATE "default", t.granted, t.objects
+  FROM tree AS t
+  JOIN pg_inherits AS i ON i.inhparent = t.relation
+  JOIN pg_class AS c ON c.oid = i.inhrelid AND c.relispartition
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+)
+SELECT DISTINCT t.schema_name, t.table_name, t.granted, t.objects FROM tree AS t
 """
 
 
