@@ -28,24 +28,45 @@ CHANGED_AT = "UTC_TIMESTAMP(6) + INTERVAL TIMESTAMPDIFF(MICROSECOND, NOW(6), SYS
 
 # CURRENT_USER() is the definer here. A user's name may hold an @, a host's cannot.
 CLIENT_HOST = "SUBSTRING_INDEX(USER(), '@', -1)"
-DB_USER = f"LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH({CLIENT_HOST}) - 1)"
+DB_USER = "LEFT(USER(), CHAR_LENGTH(USER()) - LOCATE('@', REVERSE(USER())))"
 
+# What costs in a trigger is less what it computes than how many instructions and expressions it is made of: the server
+# prepares each of them again for every row, and makes variables for every execution of the block that declares them.
 _BODY = """BEGIN{declarations}{compare}
-  IF {condition} THEN{context}{require}
-    INSERT INTO {schema}.audit_log_data ({id}changed_at, transaction_id, action, schema_name, table_name, record_id,
-      old_values, new_values, changed_columns, changed_by, db_user, client_ip, application_name, context, policy_id)
-    VALUES ({next_id}{changed_at},
-      v_transaction, {action}, {schema_name}, {table_name}, {record_id},
-      {old_values},
-      {new_values},
-      {changed_columns},
-      COALESCE(v_user, {db_user}), {db_user}, COALESCE(v_client, {client_host}), v_application, v_context, {policy_id});
+  IF {condition} THEN{record}
   END IF;
 END"""
 
-_DECLARATIONS = """
-  DECLARE v_context LONGTEXT CHARACTER SET utf8mb4;
-  DECLARE v_user, v_client, v_application, v_transaction TEXT CHARACTER SET utf8mb4;"""
+# A session that sets no context pays for two looks at a variable. By their length, because MySQL reads a variable in an
+# expression that has no type of its own as what it was in the session that ran this trigger before: a number, say.
+_RECORD = """
+    IF OCTET_LENGTH(@audit_user) IS NULL AND OCTET_LENGTH(@audit_context) IS NULL THEN{without_context}
+    ELSE{with_context}
+    END IF;"""
+
+_INSERT = """
+      INSERT INTO {schema}.audit_log_data ({id}changed_at, action, schema_name, table_name, record_id,
+        old_values, new_values, changed_columns, changed_by,
+        db_user, client_ip, policy_id{context_columns})
+      VALUES ({next_id}{changed_at},
+        {action}, {schema_name}, {table_name}, {record_id},
+        {old_values},
+        {new_values},
+        {changed_columns},
+        {changed_by},
+        {db_user}, {client_ip}, {policy_id}{context_values});"""
+
+_WITH_CONTEXT = """ BEGIN
+      DECLARE v_context LONGTEXT CHARACTER SET utf8mb4 DEFAULT {schema}.current_context();
+      DECLARE v_user TEXT CHARACTER SET utf8mb4 DEFAULT JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.user'));
+      DECLARE v_client TEXT CHARACTER SET utf8mb4 DEFAULT JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.ip_address'));
+      DECLARE v_application TEXT CHARACTER SET utf8mb4
+        DEFAULT JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.application_name'));
+      DECLARE v_transaction TEXT CHARACTER SET utf8mb4
+        DEFAULT JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.transaction_id'));
+      SET v_context = NULLIF(CAST(JSON_REMOVE(v_context, '$.user', '$.ip_address', '$.application_name',
+        '$.transaction_id') AS CHAR), '{}');{require}{insert}
+    END;"""
 
 _DECLARE_CHANGED = """
   DECLARE v_changed LONGTEXT CHARACTER SET utf8mb4;"""
@@ -55,27 +76,14 @@ _CHANGED = """
   SET v_changed = CONCAT_WS(', ',
     {columns});"""
 
-# A session that sets no context pays for two looks at a variable. By their length, because MySQL reads a variable in an
-# expression that has no type of its own as what it was in the session that ran this trigger before: a number, say.
-_CONTEXT = """
-    IF OCTET_LENGTH(@audit_user) IS NOT NULL OR OCTET_LENGTH(@audit_context) IS NOT NULL THEN
-      SET v_context = {schema}.current_context(),
-        v_user = JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.user')),
-        v_client = JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.ip_address')),
-        v_application = JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.application_name')),
-        v_transaction = JSON_UNQUOTE(JSON_EXTRACT(v_context, '$.transaction_id')),
-        v_context = NULLIF(CAST(JSON_REMOVE(v_context, '$.user', '$.ip_address', '$.application_name',
-          '$.transaction_id') AS CHAR), '{}');
-    END IF;"""
-
 # SIGNAL takes a plain literal or a variable, and names are not always plain.
 _REQUIRE = """
-    IF {missing} THEN
-      BEGIN
-        DECLARE v_message VARCHAR(128) CHARACTER SET utf8mb4 DEFAULT {message};
-        SIGNAL SQLSTATE '{state}' SET MESSAGE_TEXT = v_message;
-      END;
-    END IF;"""
+      IF {missing} THEN
+        BEGIN
+          DECLARE v_message VARCHAR(128) CHARACTER SET utf8mb4 DEFAULT {message};
+          SIGNAL SQLSTATE '{state}' SET MESSAGE_TEXT = v_message;
+        END;
+      END IF;"""
 
 # The write goes through, and that its record is missing is itself on record.
 _WARN = """
@@ -138,14 +146,38 @@ class Capture:
             declarations=Joined("", tuple(self._declarations(operation, places))),
             compare=self._compare() if operation == "update" else sql(""),
             condition=self._condition(operation),
-            context=sql(_CONTEXT, **places),
-            require=self._require(operation),
-            record_id=self._record_id("OLD" if operation == "delete" else "NEW"),
-            old_values=self._image("OLD") if operation != "insert" else sql("NULL"),
-            new_values=self._new_values(operation),
-            changed_columns=sql("CONCAT('[', v_changed, ']')" if operation == "update" else "NULL"),
-            **places,
+            record=self._record(operation, places),
         )
+
+    def _record(self, operation: str, places: dict[str, Any]) -> Sql:
+        """Return what adds the record. Who needs a context is asked for it in any case."""
+        record = {
+            "record_id": self._record_id("OLD" if operation == "delete" else "NEW"),
+            "old_values": self._image("OLD") if operation != "insert" else sql("NULL"),
+            "new_values": self._new_values(operation),
+            "changed_columns": sql("CONCAT('[', v_changed, ']')" if operation == "update" else "NULL"),
+            **places,
+        }
+        named = sql(
+            _INSERT,
+            changed_by=sql("COALESCE(v_user, {db_user})", **places),
+            client_ip=sql("COALESCE(v_client, {client_host})", **places),
+            context_columns=sql(", transaction_id, application_name, context"),
+            context_values=sql(", v_transaction, v_application, v_context"),
+            **record,
+        )
+        with_context = sql(_WITH_CONTEXT, require=self._require(operation), insert=named, **places)
+        if self.policy.require_context:
+            return with_context
+        plain = sql(
+            _INSERT,
+            changed_by=places["db_user"],
+            client_ip=places["client_host"],
+            context_columns=sql(""),
+            context_values=sql(""),
+            **record,
+        )
+        return sql(_RECORD, without_context=plain, with_context=with_context)
 
     def masked(self, column: Column) -> str:
         """Return `redact`, `hash`, or an empty text."""
@@ -176,9 +208,7 @@ class Capture:
         }
 
     def _declarations(self, operation: str, places: dict[str, Any]) -> list[Sql]:
-        declarations = [sql(_DECLARATIONS)]
-        if operation == "update":
-            declarations.append(sql(_DECLARE_CHANGED))
+        declarations = [sql(_DECLARE_CHANGED)] if operation == "update" else []
         if self.policy.on_failure == "warn":
             messages = {
                 "failed": self._message(operation, "was not recorded"),
@@ -190,7 +220,8 @@ class Capture:
 
     def _compare(self) -> Sql:
         names = tuple(
-            sql("IF({same}, NULL, {name})", same=column.same(), name=column.quoted_key()) for column in self._recorded()
+            sql("IF({same}, NULL, {name})", same=column.same(self.is_mariadb), name=column.quoted_key())
+            for column in self._recorded()
         )
         return sql(_CHANGED, columns=Joined(",\n    ", names or (sql("NULL"),)))
 
@@ -318,7 +349,10 @@ class Capture:
             parts = tuple(self._changed_part(column) for column in columns)
             return sql("CONCAT('{', CONCAT_WS(', ', {parts}), '}')", parts=Joined(",\n        ", parts))
         # MySQL reads a number out of a text as a DOUBLE, which has fewer digits than a DECIMAL. No column is called "".
-        paths = tuple(sql("IF({same}, {path}, '$.\"\"')", same=column.same(), path=column.path()) for column in columns)
+        paths = tuple(
+            sql("IF({same}, {path}, '$.\"\"')", same=column.same(self.is_mariadb), path=column.path())
+            for column in columns
+        )
         return sql("JSON_REMOVE({image},\n        {paths})", image=self._image("NEW"), paths=Joined(", ", paths))
 
     def _changed_part(self, column: Column) -> Sql:
@@ -334,7 +368,7 @@ class Capture:
             )
         return sql(
             "IF({same}, NULL, CONCAT({name}, {value}))",
-            same=column.same(),
+            same=column.same(self.is_mariadb),
             name=column.quoted_key(": "),
             value=value,
         )

@@ -17,6 +17,7 @@ from .text import text
 
 BINARY = ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector")
 NUMBERS = ("tinyint", "smallint", "mediumint", "int", "bigint", "decimal")
+TEXTS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext")
 GEOMETRIES = (
     *("geometry", "point", "linestring", "polygon"),
     *("multipoint", "multilinestring", "multipolygon", "geometrycollection", "geomcollection"),
@@ -45,8 +46,7 @@ _TIMESTAMP = """IF({column} IS NULL, NULL, COALESCE(
 # TO_BASE64() breaks the line after 76 characters.
 _BASE64 = "REPLACE(TO_BASE64({column}), CONVERT(x'0A' USING utf8mb4), '')"
 
-# What is ZEROFILL, MariaDB would write as 0042, which is no JSON; the sum of it is 42, as exact as it was. FLOAT alone
-# would be written with six digits; as a DOUBLE it keeps all that it has.
+# FLOAT alone would be written with six digits; as a DOUBLE it keeps all that it has.
 _VALUES = {
     "float": "CAST({column} AS DOUBLE)",
     "double": "CAST({column} AS DOUBLE)",
@@ -55,15 +55,19 @@ _VALUES = {
     "json": _JSON,
     "json_text": _JSON_TEXT,
     "timestamp": _TIMESTAMP,
-    **dict.fromkeys(NUMBERS, "{column} + 0"),
     **dict.fromkeys(BINARY, _BASE64),
     **dict.fromkeys(GEOMETRIES, _GEOMETRY),
 }
+# What is ZEROFILL, MariaDB would write as 0042, which is no JSON; the sum of it is 42, as exact as it was.
+_PADDED_VALUE = "{column} + 0"
+_PLAIN_VALUE = "{column}"
 _TEXT_VALUE = "CONVERT({column} USING utf8mb4)"
 _OTHER_VALUE = "CAST({column} AS CHAR)"
 
-# A collation may call 'a' and 'A' equal, and even a binary one ignores spaces at the end.
-_SAME_TEXT = (
+# A collation may call 'a' and 'A' equal, and even a binary one ignores spaces at the end, but for those of MariaDB that
+# every character set has for this. A cast to BINARY would be NULL, and so no change, above max_allowed_packet.
+_SAME_TEXT_MARIADB = "{old} COLLATE {charset}_nopad_bin <=> {new}"
+_SAME_TEXT_MYSQL = (
     "({old} COLLATE {charset}_bin <=> {new} COLLATE {charset}_bin AND OCTET_LENGTH({old}) <=> OCTET_LENGTH({new}))"
 )
 _SAME_JSON = "CAST({old} AS CHAR) COLLATE utf8mb4_bin <=> CAST({new} AS CHAR) COLLATE utf8mb4_bin"
@@ -78,11 +82,13 @@ class Column:
 
     :ivar kind: the type's name in lower case; `json_text` is MariaDB's JSON, a text with a check.
     :ivar charset: the character set of a text, or None.
+    :ivar zerofill: whether a number may be shown with zeros in front.
     """
 
     name: str
     kind: str
     charset: str | None
+    zerofill: bool = True
 
     @property
     def is_long(self) -> bool:
@@ -94,17 +100,23 @@ class Column:
 
     def value(self, row: str, unless: Sql | None = None) -> Sql:
         """Return the value as JSON_OBJECT() takes it, or NULL where a condition holds."""
-        template = _VALUES.get(self.kind) or (_TEXT_VALUE if self.charset else _OTHER_VALUE)
         column = self.reference(row)
         if unless:
             column = sql("IF({unless}, NULL, {column})", unless=unless, column=column)
-        return sql(template, column=column)
+        return sql(self._template(), column=column)
+
+    def _template(self) -> str:
+        if self.kind in NUMBERS:
+            return _PADDED_VALUE if self.zerofill else _PLAIN_VALUE
+        if self.kind in TEXTS and self.charset == "utf8mb4":
+            return _PLAIN_VALUE
+        return _VALUES.get(self.kind) or (_TEXT_VALUE if self.charset else _OTHER_VALUE)
 
     def text_value(self, row: str, unless: Sql | None = None) -> Sql:
         """Return the value as text, for a key or a digest, or NULL where a condition holds."""
         return sql("CAST({value} AS CHAR)", value=self.value(row, unless))
 
-    def same(self) -> Sql:
+    def same(self, is_mariadb: bool) -> Sql:
         """Return the condition that OLD and NEW hold the same value."""
         template = _SAME
         if self.kind == "json":
@@ -112,7 +124,7 @@ class Column:
         elif self.kind == "timestamp":
             template = _SAME_INSTANT
         elif self.charset:
-            template = _SAME_TEXT
+            template = _SAME_TEXT_MARIADB if is_mariadb else _SAME_TEXT_MYSQL
         return sql(template, old=self.reference("OLD"), new=self.reference("NEW"), charset=Verbatim(self.charset or ""))
 
     def size(self, row: str) -> Sql:

@@ -29,7 +29,7 @@ ORDER BY t.table_schema, t.table_name
 
 _COLUMNS = f"""
 SELECT c.table_schema AS `schema`, c.table_name AS `table`, c.column_name AS name, LOWER(c.data_type) AS kind,
-       c.character_set_name AS charset
+       c.character_set_name AS charset, LOCATE('zerofill', c.column_type) > 0 AS `zerofill`
 FROM information_schema.columns AS c
 WHERE c.table_schema NOT IN {_SYSTEM} AND c.table_schema <> %(schema)s
 ORDER BY c.table_schema, c.table_name, c.ordinal_position
@@ -153,7 +153,8 @@ def _columns(session: Session, place: Mapping[str, Any]) -> dict[tuple[str, str]
     for row in session.all(_COLUMNS, place):
         clause = f"json_valid({session.identifier(row['name'])})".lower()
         kind = "json_text" if (row["schema"], row["table"], clause) in checks else row["kind"]
-        columns.setdefault((row["schema"], row["table"]), []).append(Column(row["name"], kind, row["charset"]))
+        column = Column(row["name"], kind, row["charset"], bool(row["zerofill"]))
+        columns.setdefault((row["schema"], row["table"]), []).append(column)
     return columns
 
 
