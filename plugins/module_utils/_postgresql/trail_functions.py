@@ -179,9 +179,7 @@ DECLARE
   v_column text;
 BEGIN
   FOREACH v_column IN ARRAY redacted LOOP
-    IF image ? v_column THEN
-      image := image || jsonb_build_object(v_column, '[REDACTED]');
-    END IF;
+    image := jsonb_set(image, ARRAY[v_column], '"[REDACTED]"', false);
   END LOOP;
   FOREACH v_column IN ARRAY hashed LOOP
     IF image ->> v_column IS NOT NULL THEN
@@ -192,10 +190,19 @@ BEGIN
 END
 """
 
+# Loops: a query in a function would be planned anew in every transaction.
 _HIDDEN_CHANGES = """
-  SELECT array_agg(c.name ORDER BY c.name)
-  FROM unnest(redacted) AS c (name)
-  WHERE (old_image -> c.name)::text IS DISTINCT FROM (new_image -> c.name)::text
+DECLARE
+  v_column text;
+  v_hidden text[];
+BEGIN
+  FOREACH v_column IN ARRAY redacted LOOP
+    IF (old_image -> v_column)::text IS DISTINCT FROM (new_image -> v_column)::text THEN
+      v_hidden := v_hidden || v_column;
+    END IF;
+  END LOOP;
+  RETURN v_hidden;
+END
 """
 
 _PICK = """
@@ -210,7 +217,6 @@ _DIFFERENCE = """
   WHERE n.value::text IS DISTINCT FROM (old_image -> n.key)::text OR n.key = ANY (hidden)
 """
 
-# Longer keys than an index takes are found by their digest; the key itself is in the images.
 # The text of a row must fit into 1 GB, or nobody could ever read or seal it. What is small as jsonb is never too long
 # as text, although jsonb holds 1e131071 in a few bytes.
 _BOUNDED = """
@@ -223,6 +229,7 @@ BEGIN
 END
 """
 
+# Longer keys than an index takes are found by their digest; the key itself is in the images.
 _INDEXABLE = """
   SELECT CASE WHEN octet_length(key) > 2000 THEN 'sha256:' || encode(sha256(convert_to(key, 'UTF8')), 'hex')
               ELSE key END
@@ -256,7 +263,13 @@ def trail_functions(options: TrailOptions, version_number: int) -> list[Function
         stable("keyed_digest", _KEYED_DIGEST, "value text", "text"),
         stable("safe_image", _SAFE_IMAGE, "row_value anyelement", "jsonb", language="plpgsql", settings=literal),
         stable("mask", _MASK, "image jsonb, redacted text[], hashed text[]", "jsonb", language="plpgsql"),
-        stable("hidden_changes", _HIDDEN_CHANGES, "old_image jsonb, new_image jsonb, redacted text[]", "text[]"),
+        stable(
+            "hidden_changes",
+            _HIDDEN_CHANGES,
+            "old_image jsonb, new_image jsonb, redacted text[]",
+            "text[]",
+            language="plpgsql",
+        ),
         stable("pick", _PICK, "image jsonb, columns text[]", "jsonb"),
         stable("difference", _DIFFERENCE, "old_image jsonb, new_image jsonb, hidden text[]", "jsonb"),
         stable("bounded", _BOUNDED, "image jsonb", "jsonb", language="plpgsql"),
