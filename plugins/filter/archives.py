@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.dbfleet.audit.plugins.plugin_utils import _archives
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._deferred import deferred
 
 
 class FilterModule:
@@ -17,10 +17,12 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return each filter by its name."""
-        return {
-            "archive_problems": _archives.archive_problems,
-            "archive_logs": _archives.archive_logs,
-            "archive_lines": _archives.archive_lines,
-            "restore_problems": _archives.restore_problems,
-            "restore_lines": _archives.restore_lines,
-        }
+        return deferred(
+            {
+                "archive_problems": "_archives.archive_problems",
+                "archive_logs": "_archives.archive_logs",
+                "archive_lines": "_archives.archive_lines",
+                "restore_problems": "_archives.restore_problems",
+                "restore_lines": "_archives.restore_lines",
+            }
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.dbfleet.audit.plugins.plugin_utils import _audit_plugin
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._deferred import deferred
 
 
 class FilterModule:
@@ -17,7 +17,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return each filter by its name."""
-        return {
-            "audit_plugin_lines": _audit_plugin.audit_plugin_lines,
-            "audit_plugin_proof_lines": _audit_plugin.audit_plugin_proof_lines,
-        }
+        return deferred(
+            {
+                "audit_plugin_lines": "_audit_plugin.audit_plugin_lines",
+                "audit_plugin_proof_lines": "_audit_plugin.audit_plugin_proof_lines",
+            }
+        )

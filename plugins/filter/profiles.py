@@ -9,18 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
-
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
-from ansible_collections.dbfleet.audit.plugins.plugin_utils import _profiles
-
-
-def profile_default(given: Any, profiles: list[str], variable: str) -> Any:
-    """Return the strictest default of a variable; a profile that there is none of is the user's error."""
-    try:
-        return _profiles.default(given, profiles, variable)
-    except AuditError as error:
-        raise AnsibleFilterError(str(error)) from error
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._deferred import deferred
 
 
 class FilterModule:
@@ -28,4 +17,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return each filter by its name."""
-        return {"profile_default": profile_default}
+        return deferred({"profile_default": "_profiles.default"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.dbfleet.audit.plugins.plugin_utils import _report, _report_files, _report_inputs
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._deferred import deferred
 
 
 class FilterModule:
@@ -17,13 +17,15 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return each filter by its name."""
-        return {
-            "report_problems": _report_inputs.input_problems,
-            "report_period": _report_inputs.period,
-            "report_facts": _report_inputs.host_facts,
-            "report_pgaudit": _report_inputs.pgaudit_facts,
-            "report_plugin": _report_inputs.plugin_facts,
-            "report_model": _report.of_hosts,
-            "report_files": _report_files.files,
-            "report_lines": _report_files.lines,
-        }
+        return deferred(
+            {
+                "report_problems": "_report_inputs.input_problems",
+                "report_period": "_report_inputs.period",
+                "report_facts": "_report_inputs.host_facts",
+                "report_pgaudit": "_report_inputs.pgaudit_facts",
+                "report_plugin": "_report_inputs.plugin_facts",
+                "report_model": "_report.of_hosts",
+                "report_files": "_report_files.files",
+                "report_lines": "_report_files.lines",
+            }
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.dbfleet.audit.plugins.plugin_utils import _rollout, _statements
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._deferred import deferred
 
 
 class FilterModule:
@@ -17,18 +17,20 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return each filter by its name."""
-        return {
-            "unknown_variables": _rollout.unknown_variables,
-            "database_problems": _rollout.database_problems,
-            "server_problems": _rollout.server_problems,
-            "instance_problems": _rollout.instance_problems,
-            "match_problems": _rollout.match_problems,
-            "rollout_targets": _rollout.targets,
-            "plain_exceptions": _rollout.plain_exceptions,
-            "rollout_outcomes": _rollout.outcomes,
-            "rollout_lines": _rollout.rollout_lines,
-            "proof_lines": _rollout.proof_lines,
-            "removal_lines": _rollout.removal_lines,
-            "statement_lines": _statements.statement_lines,
-            "statement_proof_lines": _statements.statement_proof_lines,
-        }
+        return deferred(
+            {
+                "unknown_variables": "_rollout.unknown_variables",
+                "database_problems": "_rollout.database_problems",
+                "server_problems": "_rollout.server_problems",
+                "instance_problems": "_rollout.instance_problems",
+                "match_problems": "_rollout.match_problems",
+                "rollout_targets": "_rollout.targets",
+                "plain_exceptions": "_rollout.plain_exceptions",
+                "rollout_outcomes": "_rollout.outcomes",
+                "rollout_lines": "_rollout.rollout_lines",
+                "proof_lines": "_rollout.proof_lines",
+                "removal_lines": "_rollout.removal_lines",
+                "statement_lines": "_statements.statement_lines",
+                "statement_proof_lines": "_statements.statement_proof_lines",
+            }
+        )

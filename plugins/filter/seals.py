@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.dbfleet.audit.plugins.plugin_utils import _seals
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._deferred import deferred
 
 
 class FilterModule:
@@ -17,11 +17,13 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return each filter by its name."""
-        return {
-            "ledger_path": _seals.ledger_path,
-            "ledger_problems": _seals.ledger_problems,
-            "last_verified": _seals.last_verified,
-            "seal_problems": _seals.seal_problems,
-            "seal_lines": _seals.seal_lines,
-            "ledger_lines": _seals.ledger_lines,
-        }
+        return deferred(
+            {
+                "ledger_path": "_seals.ledger_path",
+                "ledger_problems": "_seals.ledger_problems",
+                "last_verified": "_seals.last_verified",
+                "seal_problems": "_seals.seal_problems",
+                "seal_lines": "_seals.seal_lines",
+                "ledger_lines": "_seals.ledger_lines",
+            }
+        )

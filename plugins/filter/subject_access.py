@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.dbfleet.audit.plugins.plugin_utils import _subject_access, _subject_access_files
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._deferred import deferred
 
 
 class FilterModule:
@@ -17,11 +17,13 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return each filter by its name."""
-        return {
-            "subject_access_problems": _subject_access.input_problems,
-            "subject_access_queries": _subject_access.queries,
-            "subject_access_tables": _subject_access.tables,
-            "subject_access_report": _subject_access.report,
-            "subject_access_lines": _subject_access.report_lines,
-            "subject_access_files": _subject_access_files.files,
-        }
+        return deferred(
+            {
+                "subject_access_problems": "_subject_access.input_problems",
+                "subject_access_queries": "_subject_access.queries",
+                "subject_access_tables": "_subject_access.tables",
+                "subject_access_report": "_subject_access.report",
+                "subject_access_lines": "_subject_access.report_lines",
+                "subject_access_files": "_subject_access_files.files",
+            }
+        )
