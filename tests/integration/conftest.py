@@ -63,6 +63,18 @@ def shared_server(
         os.close(handle)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="also run the tests that are marked as thorough")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave thorough tests to those who ask for them; how many there are, the last line says."""
+    if not config.getoption("--thorough"):
+        left = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+
+
 def pytest_unconfigure() -> None:
     """Take the servers down at once; without this (killed, say) each one's watcher does it."""
     if run_owner() == os.getpid():

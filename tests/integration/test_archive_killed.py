@@ -69,6 +69,7 @@ def assert_completed(log: Database, archiver: Archiver, everything: set[int]) ->
     assert leftover == []
 
 
+@pytest.mark.thorough
 def test_the_controller_is_killed_before_any_call_of_the_host(log: Database, archiver: Archiver) -> None:
     everything, reached = ids(log), 0
     while killed(archiver, AtCall(reached)):
@@ -90,6 +91,7 @@ def test_the_controller_is_killed_before_any_call_of_the_host(log: Database, arc
     ],
     ids=["uploaded", "read back", "manifest", "before the ledger", "after the ledger"],
 )
+@pytest.mark.thorough
 def test_the_controller_is_killed_between_two_of_its_own_steps(
     log: Database, archiver: Archiver, trouble: Instead
 ) -> None:
@@ -119,6 +121,7 @@ def wait_for_server(log: Database) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.thorough
 def test_the_connection_is_lost_at_any_statement_that_takes_a_partition_out(
     pg: LocalPostgresql, tmp_path: pathlib.Path
 ) -> None:

@@ -113,7 +113,7 @@ def fleet(pg: LocalPostgresql, tmp_path_factory: pytest.TempPathFactory) -> t.It
 
 def needs_clients() -> None:
     """Skip the test where the clients' libraries are not installed at all: on any but the newest ansible-core."""
-    for package in ("duckdb", "duckdb_extension_httpfs", "pyspark"):
+    for package in ("duckdb", "duckdb_extension_httpfs"):
         if importlib.util.find_spec(package) is None:
             pytest.skip("tests/requirements-clients.txt is installed for the newest ansible-core only")
 
@@ -163,8 +163,8 @@ def duck(url: str, prepare: str = "") -> Ask:
 @pytest.fixture(scope="module")
 def spark(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Ask]:
     """Return a session of Spark that has the view of archives."""
-    if shutil.which("java") is None and not os.environ.get("CI"):
-        pytest.skip("Spark needs Java, which is not here: tests/support/setup.sh installs it")
+    if (shutil.which("java") is None or importlib.util.find_spec("pyspark") is None) and not os.environ.get("CI"):
+        pytest.skip("Spark and its Java are not here: tests/support/setup.sh thorough installs them")
     from pyspark.sql import SparkSession
 
     fast = {
@@ -285,6 +285,7 @@ def test_the_page_shows_the_examples_as_they_are():
     }
 
 
+@pytest.mark.thorough
 def test_every_query_of_the_page_finds_the_same_with_spark(fleet: Fleet, spark: Ask):
     for title, query in QUERIES.items():
         found = duck(fleet.url)(query)

@@ -46,6 +46,7 @@ def archived(log: Database, key: KeyPair, databases: t.Sequence[Database] = (), 
 
 
 @pytest.mark.smoke
+@pytest.mark.thorough
 def test_archive_says_in_a_line_what_it_did_and_the_ledger_verifies_it_without_a_database(
     log: Database, key: KeyPair, tmp_path: pathlib.Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_archive_says_in_a_line_what_it_did_and_the_ledger_verifies_it_without_a
     assert log.value(f"SELECT count(*) FROM audit.restored_{period(5)}") == 1500
 
 
+@pytest.mark.thorough
 def test_what_is_held_is_said_below_the_line(log: Database, key: KeyPair) -> None:
     holds = [{"reason": "case 4711", "table": "public.payment"}]
     done = play("archive", archived(log, key, holds=holds))
@@ -88,6 +90,7 @@ def test_what_is_held_is_said_below_the_line(log: Database, key: KeyPair) -> Non
     assert period(4) in partitions(log)
 
 
+@pytest.mark.thorough
 def test_databases_of_a_server_are_archived_at_once_and_one_that_fails_keeps_none_from_it(
     log: Database, db: Database, key: KeyPair
 ) -> None:

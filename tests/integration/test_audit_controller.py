@@ -179,6 +179,7 @@ def fleet(shop: Database, tmp_path: pathlib.Path) -> dict[str, t.Any]:
     return hosts
 
 
+@pytest.mark.thorough
 def test_the_jobs_seal_and_verify_and_tell_of_a_failed_verification_and_of_a_host_that_is_gone(
     shop, fleet, tmp_path, webhook, mail_server
 ):

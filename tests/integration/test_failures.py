@@ -66,6 +66,7 @@ WAITS_FOR_A_TABLE = (
 
 
 @pytest.mark.parametrize("module", MODULES)
+@pytest.mark.thorough
 def test_a_run_that_is_cut_off_anywhere_is_finished_by_the_next(pg, new_database, module):
     """Behind each of its statements in turn: the controller killed, the host gone, the network cut."""
     before = list(MODULES)[: list(MODULES).index(module)]
@@ -231,6 +232,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.thorough
 def test_settings_of_the_login_do_not_decide_how_a_run_ends(trail):
     login = trail.create_role("hostile", "SUPERUSER LOGIN")
     for name, value in HOSTILE.items():
@@ -324,6 +326,7 @@ def test_a_server_that_is_too_old_is_refused_by_its_version(db):
 # -- copies ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_pg_upgrade_keeps_auditing_and_history(new_server):
     """From a cluster to a new one of the same version, which is all that one version's programs can do."""
     old = new_server()

@@ -318,6 +318,7 @@ END $$
 """
 
 
+@pytest.mark.thorough
 def test_two_thousand_tables_cost_as_many_statements_as_one(new_server):
     server = new_server()
     with trail_database(server) as db:

@@ -296,6 +296,7 @@ def digest(text: str) -> dict[str, t.Any]:
 
 
 @pytest.mark.parametrize("capture", CAPTURES)
+@pytest.mark.thorough
 def test_bytes_beyond_jsonbs_limit_are_recorded_by_length_and_digest(trail, capture):
     trail.execute("CREATE TABLE files (id int PRIMARY KEY, content bytea, document json, name text)")
     trail.execute("ALTER TABLE files ALTER content SET STORAGE EXTERNAL")
@@ -325,6 +326,7 @@ def test_a_large_value_next_to_an_escape_that_jsonb_does_not_take_is_digested_as
 
 
 @pytest.mark.parametrize("capture", CAPTURES)
+@pytest.mark.thorough
 def test_what_is_short_as_jsonb_and_long_as_text_is_digested(trail, capture):
     """Nobody could read or seal a row whose text does not fit into 1 GB."""
     trail.execute("CREATE TABLE documents (id int PRIMARY KEY, document jsonb)")
@@ -337,6 +339,7 @@ def test_what_is_short_as_jsonb_and_long_as_text_is_digested(trail, capture):
 
 
 @pytest.mark.parametrize("capture", CAPTURES)
+@pytest.mark.thorough
 def test_a_hundred_megabytes_of_text_fit_into_a_record(trail, capture):
     trail.execute("CREATE TABLE files (id int PRIMARY KEY, content text, n int)")
     rollout(trail, policies=[wanted("public.files", capture=capture)])

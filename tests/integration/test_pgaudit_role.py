@@ -60,6 +60,7 @@ def records(shop: Database) -> list[str]:
 
 
 @pytest.mark.smoke
+@pytest.mark.thorough
 def test_a_server_is_rolled_out_as_predicted_restarted_once_proven_and_given_back(shop: Database):
     server = shop.server
     app = shop.create_role("app")
@@ -111,6 +112,7 @@ def test_a_server_is_rolled_out_as_predicted_restarted_once_proven_and_given_bac
     assert records(shop) == ["INSERT"]
 
 
+@pytest.mark.thorough
 def test_without_leave_to_restart_all_else_is_done_and_the_restart_is_reported(shop: Database):
     server = shop.server
     never = inventory(server, [shop], **{**ROLLOUT, "pgaudit_restart": "never"})
@@ -163,6 +165,7 @@ def pair(new_server: NewServer, tmp_path: t.Any) -> t.Iterator[Pair]:
     standby.remove()
 
 
+@pytest.mark.thorough
 def test_standbys_come_first_and_a_primary_whose_standby_fails_is_spared(pair: Pair):
     primary, standby, hosts = pair
     before = {server.port: started(server) for server in (primary, standby)}

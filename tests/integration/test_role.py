@@ -41,6 +41,7 @@ def test_site_audits_a_database_and_a_second_run_changes_nothing(shop: Database)
     assert actions(shop) == ["INSERT", "UPDATE", "DELETE"]
 
 
+@pytest.mark.thorough
 def test_the_playbook_is_also_found_by_its_path(shop: Database):
     assert run_playbook("playbooks/site.yml", inventory(shop.server, [shop]), "--check").stats(HOST)["changed"] == 3
     assert shop.value("SELECT to_regnamespace('audit') IS NULL")
@@ -59,6 +60,7 @@ def test_check_mode_shows_the_sql_that_a_real_run_executes(new_server: t.Any, ne
     assert sql_shown(predicted) == sql_shown(executed)
 
 
+@pytest.mark.thorough
 def test_the_summary_is_one_line_a_database(shop: Database, new_database: NewDatabase):
     crm = new_database(shop.server)
     crm.execute("CREATE TABLE leads (id int PRIMARY KEY); CREATE TABLE notes (id int PRIMARY KEY)")
@@ -70,10 +72,12 @@ def test_the_summary_is_one_line_a_database(shop: Database, new_database: NewDat
     assert first.endswith(" s")
 
 
+@pytest.mark.thorough
 def test_sql_is_printed_with_diff_only(shop: Database):
     assert "CREATE TRIGGER" not in play("site", inventory(shop.server, [shop]), "--check").stdout
 
 
+@pytest.mark.thorough
 def test_a_glob_means_every_database_that_it_matches_and_an_exact_name_wins(pg: t.Any, new_database: NewDatabase):
     prefix = databases.unique("tenant")
     tenants = [new_database(pg, f"{prefix}_{name}") for name in ("a", "b", "special")]
@@ -88,6 +92,7 @@ def test_a_glob_means_every_database_that_it_matches_and_an_exact_name_wins(pg: 
     ]
 
 
+@pytest.mark.thorough
 def test_baseline_policies_and_readers_are_added_to_a_databases_own(shop: Database):
     everywhere, here = shop.create_role("everywhere"), shop.create_role("here")
     own = audited(shop, {"tables": ["public.users"]}, readers=[here])
@@ -97,6 +102,7 @@ def test_baseline_policies_and_readers_are_added_to_a_databases_own(shop: Databa
     assert shop.value("SELECT count(*) FROM audit.audit_log WHERE action <> 'DDL'", user=here) == 0
 
 
+@pytest.mark.thorough
 def test_an_exception_counts_for_its_database_alone_and_is_reported(shop: Database, new_database: NewDatabase):
     other = new_database(shop.server)
     other.execute("CREATE TABLE orders (id int PRIMARY KEY)")
@@ -127,6 +133,7 @@ def test_a_locked_table_fails_the_host_after_everything_else_is_done(shop: Datab
     assert actions(crm) == ["INSERT"]
 
 
+@pytest.mark.thorough
 def test_a_database_without_a_possible_trail_does_not_stop_the_others(shop: Database, new_database: NewDatabase):
     foreign = new_database(shop.server)
     foreign.execute("CREATE SCHEMA audit; CREATE TABLE audit.audit_log (id int); CREATE TABLE users (id int)")
@@ -138,6 +145,7 @@ def test_a_database_without_a_possible_trail_does_not_stop_the_others(shop: Data
 
 
 @pytest.mark.smoke
+@pytest.mark.thorough
 def test_verify_proves_each_database_in_a_line(shop: Database):
     hosts = inventory(shop.server, [audited(shop, {"tables": ["public.users"]}, {"tables": ["public.orders"]})])
     play("site", hosts)
@@ -163,6 +171,7 @@ def test_verify_names_the_problem_and_fails(shop: Database, new_database: NewDat
     assert any(line.strip().startswith("disabled: public.users") for line in report)
 
 
+@pytest.mark.thorough
 def test_a_standby_is_recognised_and_its_catalogue_verified(pg: t.Any, pg_standby: t.Any, shop: Database):
     primary, standby = inventory(pg, [shop]), inventory(pg_standby, [shop])
     databases.wait_for_replay(pg, pg_standby)
@@ -194,6 +203,7 @@ def test_remove_keeps_the_rows(shop: Database):
     assert actions(shop) == ["INSERT"]
 
 
+@pytest.mark.thorough
 def test_remove_drops_the_rows_only_when_told(shop: Database):
     hosts = inventory(shop.server, [shop])
     play("site", hosts)
@@ -202,6 +212,7 @@ def test_remove_drops_the_rows_only_when_told(shop: Database):
     assert shop.value("SELECT to_regnamespace('audit') IS NULL")
 
 
+@pytest.mark.thorough
 def test_a_server_elsewhere_gets_no_schedule_but_a_message(shop: Database):
     login = {"login_host": "127.0.0.1", "login_port": shop.server.port, "login_password": shop.server.password}
     result = play("site", inventory(shop.server, [shop], login=login, local=False, schedule="auto"))

@@ -47,6 +47,7 @@ def test_a_limit_outside_the_group_fails(pg: LocalPostgresql):
     assert "within --limit web1" in result.stdout
 
 
+@pytest.mark.thorough
 def test_another_group_can_be_named(pg: LocalPostgresql, db: Database):
     db.execute("CREATE TABLE users (id int PRIMARY KEY)")
     hosts = {"primaries": inventory(pg, [db])["postgresql"]}
@@ -145,6 +146,7 @@ def test_a_missing_driver_fails_where_packages_are_not_managed(db: Database, bar
 @pytest.mark.skipif(
     getpass.getuser() != "root" or not shutil.which("apt-get"), reason="asks apt what it would install, as root"
 )
+@pytest.mark.thorough
 def test_check_mode_on_a_host_without_the_driver_predicts_the_package(db: Database, bare_python: pathlib.Path):
     hosts = inventory(db.server, [db], packages=["sl"])
     hosts["postgresql"]["hosts"][HOST]["ansible_python_interpreter"] = str(bare_python)

@@ -57,6 +57,7 @@ def months_from(start: datetime.date) -> t.Iterator[datetime.date]:
         start += datetime.timedelta(days=31)
 
 
+@pytest.mark.thorough
 def test_a_year_of_the_schedule_keeps_every_month_ahead_and_the_catch_all_empty(
     shop: Database, schedule: dict[str, t.Any]
 ):
@@ -73,6 +74,7 @@ def test_a_year_of_the_schedule_keeps_every_month_ahead_and_the_catch_all_empty(
     assert shop.value("SELECT count(*) FROM audit.audit_log_future") == 0
 
 
+@pytest.mark.thorough
 def test_a_second_rollout_leaves_the_files_alone_and_remove_takes_them_away(
     shop: Database, schedule: dict[str, t.Any], tmp_path: pathlib.Path
 ):
@@ -98,6 +100,7 @@ def test_units_say_what_runs_when_and_as_whom(shop: Database, schedule: dict[str
     assert f"+ExecStart={schedule['schedule_script']}" in shown.splitlines()
 
 
+@pytest.mark.thorough
 def test_a_database_that_fails_is_named_after_the_others_are_done(
     shop: Database, new_database: NewDatabase, schedule: dict[str, t.Any]
 ):
@@ -114,6 +117,7 @@ def test_a_database_that_fails_is_named_after_the_others_are_done(
     assert ("2040-01",) in shop.execute(LEAVES)
 
 
+@pytest.mark.thorough
 def test_a_server_that_is_down_fails_loudly(new_server: t.Any, new_database: NewDatabase, schedule: dict[str, t.Any]):
     server = new_server()
     server_database = new_database(server)
@@ -136,6 +140,7 @@ def test_the_schedule_idles_on_a_standby(
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.thorough
 def test_names_that_a_shell_or_psql_could_misread(
     pg: LocalPostgresql, new_database: NewDatabase, schedule: dict[str, t.Any]
 ):

@@ -111,6 +111,7 @@ def test_a_second_run_changes_nothing_and_both_verify(log: Database, play: Play)
     ],
     ids=["full names", "short names"],
 )
+@pytest.mark.thorough
 def test_it_is_found_by_either_name(play: Play, seal: str, verify: str, keywords: dict[str, t.Any]) -> None:
     play.options = keywords
     assert play.run(play.seal(seal), play.verify(verify)).stats("pg1")["changed"] == 1
@@ -264,6 +265,7 @@ def kept(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("way", ["path", "content"])
+@pytest.mark.thorough
 def test_nothing_of_the_key_leaves_the_controller(
     new_server: t.Any, new_database: t.Any, tmp_path: pathlib.Path, kept: pathlib.Path, way: str
 ) -> None:

@@ -62,6 +62,7 @@ def left_behind(log: Database, sealer: Sealer) -> tuple[t.Any, ...]:
     return (*(kinds or ()), last.seal.number - signed)
 
 
+@pytest.mark.thorough
 def test_the_connection_is_lost_at_any_statement(trail: Database, sealer: Sealer) -> None:
     usual, direct = PostgresqlCutter(trail.server), sealer.login
     sealer.login = {**usual.login, "login_db": trail.name}
@@ -247,6 +248,7 @@ def test_its_session_is_ended_while_it_seals(trail: Database, sealer: Sealer) ->
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 @pytest.mark.parametrize("calls", [1, 2], ids=["ledger has it", "a whole run"])
+@pytest.mark.thorough
 def test_the_server_restarts_between_two_steps(
     new_server: t.Any, new_database: t.Any, tmp_path: pathlib.Path, mode: str, calls: int
 ) -> None:

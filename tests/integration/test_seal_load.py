@@ -97,6 +97,7 @@ def write_all(writers: t.Sequence[Writer], seconds: float) -> None:
             writing.result()
 
 
+@pytest.mark.thorough
 def test_sealing_and_verifying_under_load(log: Database, sealer: Sealer, record_property: t.Any) -> None:
     writers = [Writer(log, number) for number in range(WRITERS)]
     watcher = log.connect()
@@ -222,6 +223,7 @@ LATE = {
 
 
 @pytest.mark.parametrize("way", LATE)
+@pytest.mark.thorough
 def test_a_row_that_comes_late_is_sealed_late(log: Database, sealer: Sealer, way: str) -> None:
     late, writer = LATE[way], log.connect()
     for statement in late.before:

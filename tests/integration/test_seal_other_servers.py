@@ -66,6 +66,7 @@ def shell(*command: t.Any, given: str = "") -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 def test_an_upgrade_of_the_server(new_server: ServerFactory, tmp_path: pathlib.Path) -> None:
     old = new_server()
     with trail_database(old) as database:

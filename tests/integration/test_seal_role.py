@@ -66,6 +66,7 @@ LOG = "audit.audit_log_data"
 
 
 @pytest.mark.smoke
+@pytest.mark.thorough
 def test_seal_says_in_a_line_what_it_sealed_and_verify_counts_it(shop: Database, key: KeyPair):
     hosts = sealed(shop.server, [shop], key)
     play("site", hosts)
@@ -92,6 +93,7 @@ def test_seal_says_in_a_line_what_it_sealed_and_verify_counts_it(shop: Database,
     assert (kept[shop.name]["number"], kept["another"], age < timedelta(minutes=5)) == (2, {}, True)
 
 
+@pytest.mark.thorough
 def test_every_database_has_a_ledger_of_its_own_whatever_its_name_and_one_that_fails_does_not_stop_the_others(
     pg: LocalPostgresql, new_database: NewDatabase, key: KeyPair
 ):
@@ -113,6 +115,7 @@ def test_every_database_has_a_ledger_of_its_own_whatever_its_name_and_one_that_f
     assert names == {f"%2E{prefix[1:]}%2F..%2F%C3%A9%20%252F.jsonl", f"%2E{prefix[1:]}a.jsonl"}
 
 
+@pytest.mark.thorough
 def test_verify_names_the_row_that_was_changed_and_a_resync_accepts_it_on_one_server_only(shop: Database, key: KeyPair):
     hosts = sealed(shop.server, [shop], key)
     play("site", hosts)
@@ -156,6 +159,7 @@ def test_a_key_from_a_vault_is_in_no_line_of_output(shop: Database, tmp_path: pa
     assert "is signing_key_passphrase missing or wrong?" in lines(refused)[0]
 
 
+@pytest.mark.thorough
 def test_a_new_key_is_vouched_for_by_the_old_one(shop: Database, key: KeyPair, tmp_path: pathlib.Path):
     new = make_key(tmp_path, "new")
     play("site", sealed(shop.server, [shop], key))
@@ -170,6 +174,7 @@ def test_a_new_key_is_vouched_for_by_the_old_one(shop: Database, key: KeyPair, t
     assert "unknown_key" in found.stdout
 
 
+@pytest.mark.thorough
 def test_a_standby_is_skipped_and_its_name_leads_to_the_ledger_of_its_primary(
     pg: LocalPostgresql, pg_standby: LocalPostgresql, shop: Database, key: KeyPair
 ):

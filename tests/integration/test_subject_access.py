@@ -104,6 +104,7 @@ def test_changes_and_reads_are_in_every_file_and_nothing_in_them_runs(shop, loca
     assert "alert" not in result.stdout
 
 
+@pytest.mark.thorough
 def test_without_logs_the_report_says_that_reads_are_missing_and_a_host_that_did_not_answer_is_named(
     shop, local_host, tmp_path
 ):
@@ -142,6 +143,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_asked(shop, local_ho
 
 
 @pytest.mark.own_server
+@pytest.mark.thorough
 def test_mariadb_is_asked_too(new_mysql_server: t.Callable[..., LocalMysql], local_host, tmp_path):
     server = new_mysql_server(loose_plugin_load_add="server_audit", loose_server_audit_logging="ON")
     if not server.is_mariadb:

@@ -20,13 +20,15 @@ missing_packages() {
     fi
     if [ "$target" = tests ]; then
         PATH=$PATH:/usr/sbin:/usr/local/sbin type -P pgbouncer >/dev/null || echo pgbouncer
-        # Of Spark.
-        type -P java >/dev/null || echo default-jre-headless
         # Of the report's page. Ubuntu has it as a snap only; there, who has no Chromium does without these tests.
         if [ -z "$(type -P chromium chromium-browser google-chrome)" ] && grep -qs '^ID=debian' /etc/os-release; then
             echo chromium
             echo fonts-liberation
         fi
+    fi
+    if [ "$target" = thorough ]; then
+        # Of Spark.
+        type -P java >/dev/null || echo default-jre-headless
     fi
     if [ "$target" = demo ] || [ "$target" = overhead ]; then
         type -P sysbench >/dev/null || echo sysbench

@@ -2,7 +2,7 @@
 # Installs what the demo, the tests or the molecule scenarios need, unless it is there: Debian packages (as root or
 # with sudo), and Python environments below .cache/ of this checkout. Says in one line each what it does.
 #
-#   tests/support/setup.sh demo | tests | molecule | benchmark | overhead
+#   tests/support/setup.sh demo | tests | thorough | molecule | benchmark | overhead
 #   tests/support/setup.sh newest       # only prints the newest ansible-core series that the machine's Pythons allow
 #
 # Interrupted anywhere, the next run repairs it: a stamp is written when a step is complete, and only then.
@@ -77,15 +77,25 @@ install_node_modules() {
     echo "$wanted" >"$node/.stamp"
 }
 
+# Into an environment that make_venv has made; one that is made anew is without them.
+add_thorough_packages() {
+    local venv=$DBFLEET_CACHE/venv/$1 began=$SECONDS
+    local list=$tests/requirements-thorough.txt
+    ! cmp -s "$list" "$venv/.thorough" || return 0
+    HOME=$DBFLEET_USER_HOME "$venv/bin/python" -m pip install --quiet --quiet --no-input -r "$list" 9>&-
+    cp "$list" "$venv/.thorough"
+    say "Python environment $1: what thorough tests need, $((SECONDS - began)) s"
+}
+
 newest_series() {
     list_cores "$tests/ansible-core.txt" | tail -n 1 | cut -d ' ' -f 1
 }
 
 main() {
     case $target in
-        demo | tests | molecule | benchmark | overhead) ;;
+        demo | tests | thorough | molecule | benchmark | overhead) ;;
         newest) newest_series; return ;;
-        *) die "no such target: $target (demo, tests, molecule, benchmark, overhead, newest)" ;;
+        *) die "no such target: $target (demo, tests, thorough, molecule, benchmark, overhead, newest)" ;;
     esac
     mkdir -p "$DBFLEET_CACHE"
     exec 9>"$DBFLEET_CACHE/setup.lock"
@@ -101,6 +111,7 @@ main() {
         make_venv "$target" "$python" "$release" "requirements-$target.txt"
     else
         make_test_venvs "$cores"
+        [ "$target" != thorough ] || add_thorough_packages "$(newest_series)"
         [ "$target" != tests ] || install_node_modules "$(newest_series)"
     fi
 }

@@ -167,6 +167,7 @@ class Writer(threading.Thread):
         return self.slowest
 
 
+@pytest.mark.thorough
 def test_a_transaction_that_stays_open_keeps_the_partition_and_no_writer_waits(
     log: Schema, archiver: MysqlArchiver
 ) -> None:
@@ -226,6 +227,7 @@ def test_a_prepared_transaction_keeps_the_partition_with_its_row(log: Schema, ar
     assert archiver.problems() == []
 
 
+@pytest.mark.thorough
 def test_odd_values_are_archived_as_they_were_sealed(log: Schema, archiver: MysqlArchiver) -> None:
     log.execute(
         "CREATE TABLE odd (id INT PRIMARY KEY, data VARBINARY(64), note LONGTEXT, amount DECIMAL(30, 10), "
@@ -320,6 +322,7 @@ def _complete(log: Schema, name: str) -> None:
             assert _release(log.login, found)["answer"]["periods"][0]["kept"] == ""
 
 
+@pytest.mark.thorough
 def test_a_release_that_is_cut_off_anywhere_is_completed_without_losing_a_row(
     trail: MysqlServer, tmp_path: pathlib.Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_the_role_says_in_a_line_what_is_logged_and_a_second_run_changes_nothing
     assert not fleet.plugin.file.exists()
 
 
+@pytest.mark.thorough
 def test_beside_mysql_audit_it_takes_the_login_from_there(fleet):
     with Schema(fleet.plugin.server) as shop:
         shop.execute("CREATE TABLE orders (id INT PRIMARY KEY)")
@@ -110,6 +111,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_changed(fleet, varia
     assert fleet.plugin.everything() == before
 
 
+@pytest.mark.thorough
 def test_a_server_that_cannot_have_the_plugin_gets_a_message_and_the_play_goes_on(fleet):
     fleet.plugin.other.write_text(f"[mariadb]\nplugin_dir = {fleet.plugin.folder}\n", encoding="utf-8")
     fleet.plugin.server.restart()
@@ -134,6 +136,7 @@ def restart_command(fleet: Fleet) -> list[str]:
     return [sys.executable, str(tool), "restart", "--dir", str(fleet.plugin.server.directory)]
 
 
+@pytest.mark.thorough
 def test_a_plugin_that_was_loaded_before_becomes_permanent_by_a_restart_that_is_allowed(fleet):
     fleet.plugin.execute("INSTALL SONAME 'server_audit'")
     options = {"mysql_audit_plugin_restart_command": restart_command(fleet)}
@@ -146,6 +149,7 @@ def test_a_plugin_that_was_loaded_before_becomes_permanent_by_a_restart_that_is_
     assert fleet.play(mysql_audit_plugin_restart="auto", **options).stats(HOST)["changed"] == 0
 
 
+@pytest.mark.thorough
 def test_a_server_that_does_not_come_up_with_our_file_runs_without_it(fleet):
     fleet.plugin.execute("INSTALL SONAME 'server_audit'")
     fleet.play()
@@ -162,6 +166,7 @@ def test_a_server_that_does_not_come_up_with_our_file_runs_without_it(fleet):
     assert not permanent(fleet)
 
 
+@pytest.mark.thorough
 def test_verify_finds_what_a_rollout_would_change_and_changes_nothing(fleet):
     fleet.play()
     proven = fleet.play(roles=["mysql_audit_plugin:verify"])

@@ -178,6 +178,7 @@ def test_without_the_event_there_is_none(shop):
     assert not partitions(shop, event=False).changed
 
 
+@pytest.mark.thorough
 def test_a_log_that_stays_locked_fails_in_time_and_the_next_run_makes_the_partitions(shop):
     holder = shop.connect(autocommit=False)
     fetch(holder, "SELECT COUNT(*) FROM audit.audit_log_data")

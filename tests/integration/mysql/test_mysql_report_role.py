@@ -7,12 +7,14 @@ from __future__ import annotations
 import json
 import pathlib
 
+import pytest
 from fleet import HOST, play
 from mysql_auditing import install_trail
 from mysql_databases import Schema
 from running import run_module
 
 
+@pytest.mark.thorough
 def test_a_server_is_reported_with_its_drift_and_its_checks(schema: Schema, local_host, tmp_path: pathlib.Path):
     install_trail(schema)
     schema.execute("CREATE TABLE users (id INT PRIMARY KEY, ssn TEXT)")

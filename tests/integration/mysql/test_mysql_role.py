@@ -61,6 +61,7 @@ def test_site_audits_a_server_and_a_second_run_changes_nothing(shop, local_host)
     )
 
 
+@pytest.mark.thorough
 def test_verify_says_what_it_proved_and_fails_on_a_problem(shop, local_host):
     hosts = inventory(shop)
     hosts["mysql"]["vars"] = local_host
@@ -105,6 +106,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_changed(shop, local_
     assert words in result.stdout
 
 
+@pytest.mark.thorough
 def test_a_schedule_of_the_host_makes_partitions_through_a_year(shop, local_host, tmp_path: pathlib.Path):
     """By cron's script, month by month, and the event of the server is gone while it does."""
     (tmp_path / "cron.d").mkdir()

@@ -291,6 +291,7 @@ class Load:
         fetch(session, f"XA {'ROLLBACK' if chance.random() < 0.3 else 'COMMIT'} '{number}'")
 
 
+@pytest.mark.thorough
 def test_under_load_every_committed_row_is_sealed_once(log: Schema, sealer: Sealer) -> None:
     load = Load(log, 10)
     for thread in load.threads:

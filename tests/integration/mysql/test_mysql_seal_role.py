@@ -23,6 +23,7 @@ def shop(without_trail: MysqlServer) -> t.Iterator[Schema]:
         yield made
 
 
+@pytest.mark.thorough
 def test_seal_says_in_a_line_what_it_sealed_and_verify_names_a_row_that_was_changed(
     shop: Schema, local_host: dict[str, t.Any], tmp_path: pathlib.Path
 ):

@@ -199,6 +199,7 @@ MODULES = ("mysql_audit_trail", "mysql_audit_partitions", "mysql_audit_triggers"
 
 
 @pytest.mark.parametrize("module", MODULES)
+@pytest.mark.thorough
 def test_a_run_that_is_cut_off_anywhere_is_finished_by_the_next(bare, module):
     """Behind one statement or another: the controller killed, the host gone, the network cut."""
     bare.execute("CREATE TABLE people (id INT PRIMARY KEY)")
