@@ -56,9 +56,14 @@ _HAS_CONTEXT = """
 SELECT (greatest({settings}) > '') IS TRUE OR current_setting('role') <> 'none'
 """
 
+# Functions with a query in them are PL/pgSQL, which keeps its plan for the session. That of an SQL function is made
+# anew in every transaction, for several times of what its work takes.
 _SNAKE_CASE = """
-SELECT jsonb_object_agg(lower(regexp_replace(key, '([a-z0-9])([A-Z])', '\\1_\\2', 'g')), value)
-FROM jsonb_each(value)
+BEGIN
+  RETURN (
+    SELECT jsonb_object_agg(lower(regexp_replace(e.key, '([a-z0-9])([A-Z])', '\\1_\\2', 'g')), e.value)
+    FROM jsonb_each(value) AS e);
+END
 """
 
 _SET_CONTEXT = """
@@ -94,7 +99,10 @@ BEGIN
       v_value := NULL;
     END IF;
     IF jsonb_typeof(v_value) = 'object' THEN
-      v_context := coalesce({schema}.snake_case(v_value), '{}') || v_context;
+      IF lower(v_value::text) <> v_value::text THEN
+        v_value := coalesce({schema}.snake_case(v_value), '{}');
+      END IF;
+      v_context := v_value || v_context;
     ELSIF jsonb_typeof(v_value) IN ('string', 'number') THEN
       v_context := jsonb_build_object('user', v_value #>> '{}') || v_context;
     ELSE
@@ -128,8 +136,11 @@ _PLAIN_SETTING = """
   END IF;"""
 
 _KEYED_DIGEST = """
-  SELECT 'hmac-sha256:' || encode(sha256(k.outer_pad || sha256(k.inner_pad || convert_to(value, 'UTF8'))), 'hex')
-  FROM {schema}.hash_key AS k
+BEGIN
+  RETURN (
+    SELECT 'hmac-sha256:' || encode(sha256(k.outer_pad || sha256(k.inner_pad || convert_to(value, 'UTF8'))), 'hex')
+    FROM {schema}.hash_key AS k);
+END
 """
 
 # Column by column, for a row that cannot become jsonb as a whole: a json value with an escape that jsonb does not take
@@ -190,7 +201,6 @@ BEGIN
 END
 """
 
-# Loops: a query in a function would be planned anew in every transaction.
 _HIDDEN_CHANGES = """
 DECLARE
   v_column text;
@@ -206,15 +216,21 @@ END
 """
 
 _PICK = """
-  SELECT CASE WHEN image IS NOT NULL THEN coalesce(jsonb_object_agg(e.key, e.value), '{}') END
-  FROM jsonb_each(image) AS e
-  WHERE e.key = ANY (columns)
+BEGIN
+  RETURN (
+    SELECT CASE WHEN image IS NOT NULL THEN coalesce(jsonb_object_agg(e.key, e.value), '{}') END
+    FROM jsonb_each(image) AS e
+    WHERE e.key = ANY (columns));
+END
 """
 
 _DIFFERENCE = """
-  SELECT coalesce(jsonb_object_agg(n.key, n.value), '{}')
-  FROM jsonb_each(new_image) AS n
-  WHERE n.value::text IS DISTINCT FROM (old_image -> n.key)::text OR n.key = ANY (hidden)
+BEGIN
+  RETURN (
+    SELECT coalesce(jsonb_object_agg(n.key, n.value), '{}')
+    FROM jsonb_each(new_image) AS n
+    WHERE n.value::text IS DISTINCT FROM (old_image -> n.key)::text OR n.key = ANY (hidden));
+END
 """
 
 # The text of a row must fit into 1 GB, or nobody could ever read or seal it. What is small as jsonb is never too long
@@ -236,9 +252,12 @@ _INDEXABLE = """
 """
 
 _COMPOSITE_KEY = """
-  SELECT jsonb_agg(image -> c.name ORDER BY c.ordinality)::text
-  FROM unnest(columns) WITH ORDINALITY AS c (name, ordinality)
-  WHERE image IS NOT NULL
+BEGIN
+  RETURN (
+    SELECT jsonb_agg(image -> c.name ORDER BY c.ordinality)::text
+    FROM unnest(columns) WITH ORDINALITY AS c (name, ordinality)
+    WHERE image IS NOT NULL);
+END
 """
 
 _CANONICAL = """
@@ -252,7 +271,7 @@ def trail_functions(options: TrailOptions, version_number: int) -> list[Function
     place = {"schema": Identifier.of(schema), **IMAGE_LIMITS}
 
     def stable(name: str, body: str, arguments: str, returns: str, **more: object) -> Function:
-        options = {"language": "sql", "volatility": "s", "executors": (WRITER,), **more}
+        options = {"volatility": "s", "executors": (WRITER,), **more}
         return Function(name, sql(body, **place), arguments, returns, **options)  # type: ignore[arg-type]
 
     literal = (SAFE_PATH, PLAIN_STRINGS)
@@ -261,19 +280,13 @@ def trail_functions(options: TrailOptions, version_number: int) -> list[Function
         *_context_functions(schema, options.context),
         Function("set_context", sql(_SET_CONTEXT), "context jsonb", "void", executors=tuple(applications)),
         stable("keyed_digest", _KEYED_DIGEST, "value text", "text"),
-        stable("safe_image", _SAFE_IMAGE, "row_value anyelement", "jsonb", language="plpgsql", settings=literal),
-        stable("mask", _MASK, "image jsonb, redacted text[], hashed text[]", "jsonb", language="plpgsql"),
-        stable(
-            "hidden_changes",
-            _HIDDEN_CHANGES,
-            "old_image jsonb, new_image jsonb, redacted text[]",
-            "text[]",
-            language="plpgsql",
-        ),
+        stable("safe_image", _SAFE_IMAGE, "row_value anyelement", "jsonb", settings=literal),
+        stable("mask", _MASK, "image jsonb, redacted text[], hashed text[]", "jsonb"),
+        stable("hidden_changes", _HIDDEN_CHANGES, "old_image jsonb, new_image jsonb, redacted text[]", "text[]"),
         stable("pick", _PICK, "image jsonb, columns text[]", "jsonb"),
         stable("difference", _DIFFERENCE, "old_image jsonb, new_image jsonb, hidden text[]", "jsonb"),
-        stable("bounded", _BOUNDED, "image jsonb", "jsonb", language="plpgsql"),
-        stable("indexable", _INDEXABLE, "key text", "text"),
+        stable("bounded", _BOUNDED, "image jsonb", "jsonb"),
+        stable("indexable", _INDEXABLE, "key text", "text", language="sql"),
         stable("composite_key", _COMPOSITE_KEY, "image jsonb, columns text[]", "text"),
         *event_functions(schema, applications if "app" in options.events else ()),
         *([login_function(schema)] if version_number >= LOGIN_EVENTS_VERSION else []),
@@ -297,7 +310,7 @@ def _context_functions(schema: str, context: Mapping[str, Sequence[str]]) -> lis
     """Return what reads a session's context; event triggers call it in the sessions of superusers."""
     place = {"schema": Identifier.of(schema)}
     common = {"volatility": "s", "owner": None, "executors": (WRITER,)}
-    literal = {"settings": (SAFE_PATH, PLAIN_STRINGS), "language": "sql"}
+    literal = {"settings": (SAFE_PATH, PLAIN_STRINGS)}
     return [
         Function("try_jsonb", sql(_TRY_JSONB), "value text", "jsonb", **common),
         Function("try_inet", sql(_TRY_INET), "value text", "inet", **common),
