@@ -73,6 +73,21 @@ class Ledger:
                 _drop_half_line(file)
             yield
 
+    @contextlib.contextmanager
+    def alone(self, work: str) -> Iterator[None]:
+        """Keep other runs of this machine from the same work with this ledger, for as long as the block takes.
+
+        :param work: a word for it.
+        :raises AuditError: when one is at it.
+        """
+        with self._writing():
+            os.makedirs(os.path.dirname(self.path), mode=0o750, exist_ok=True)
+            handle = os.open(f"{self.path}.{work}.lock", os.O_RDWR | os.O_CREAT, MODE)
+        with open(handle, "rb") as file:
+            if not _try_lock(file):
+                raise AuditError(f"another run does the same ({work}) with the ledger {self.path}; wait for it to end")
+            yield
+
     def append(self, entries: Sequence[Entry]) -> None:
         """Add entries, in one write, and wait until they are on disk. To be called under the lock.
 

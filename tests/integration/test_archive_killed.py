@@ -239,3 +239,11 @@ def test_two_runs_at_once_do_what_one_does(log: Database, archiver: Archiver) ->
     assert 0 in [run.exitcode for run in runs]
     assert in_database(log) | archiver.ids() >= everything
     assert_completed(log, archiver, everything)
+
+
+def test_a_second_run_is_refused_before_it_writes_anything(log: Database, archiver: Archiver) -> None:
+    with _ledger.Ledger(str(archiver.ledger)).alone("archive"):
+        refused = archiver.refused()
+    assert f"another run does the same (archive) with the ledger {archiver.ledger}" in refused
+    assert archiver.ids() == set()
+    assert_completed(log, archiver, ids(log))
