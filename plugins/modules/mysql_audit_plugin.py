@@ -24,6 +24,7 @@ author:
 extends_documentation_fragment:
   - dbfleet.audit.attributes
   - dbfleet.audit.mysql
+  - dbfleet.audit.option_file
 options:
   state:
     description:
@@ -49,17 +50,6 @@ options:
         SET PASSWORD and SET GLOBAL, as measured on MariaDB 10.11 and 11.8; C(QUERY) leaves out nothing.
     type: dict
     default: {}
-  option_file:
-    description:
-      - Where the server gets all this from when it starts.
-      - V(auto) is C(zz-dbfleet-audit.cnf) in the directory that the running server reads last, which its command line
-        and C(my_print_defaults) tell; C(/etc/mysql/mariadb.conf.d) on Debian, C(/etc/my.cnf.d) on Red Hat and SUSE.
-        For an O(login_host) elsewhere, there is none, which is said under RV(ignore:limitations).
-      - A path names another file. The server has to read it, as one that it includes, or in a directory that it
-        includes.
-      - V(none) goes without, so that a restart undoes everything.
-    type: str
-    default: auto
   allow_unavailable:
     description:
       - Whether a server that cannot have the plugin is no failure, but RV(ignore:available=false) with a

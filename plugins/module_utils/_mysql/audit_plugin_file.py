@@ -6,21 +6,14 @@
 
 from __future__ import annotations
 
-import os
-import re
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from .._core.errors import AuditError
 from .audit_plugin import PERMANENT, PLUGIN, PREFIX, USER_LISTS, PluginState
+from .option_file import OptionFile, path_of, quoted, read_text, unquoted
 from .option_files import Option, OptionFiles
 
-AUTO, NONE = "auto", "none"
-MODE = "0644"
-
-_PLAIN = re.compile(r"[\w.,:/-]+", re.ASCII)
 _NAME = "zz-dbfleet-audit{suffix}.cnf"
 _MARK = "# Managed by dbfleet.audit (role and module mysql_audit_plugin)"
 # With loose, a server that has lost the plugin, or a variable of it, starts all the same.
@@ -31,28 +24,8 @@ _HEADER = """; changes made here are undone by the next run.
 """
 
 
-@dataclass(frozen=True)
-class AuditFile:
-    """The file as it is and as it is to be; no text means no file."""
-
-    path: str
-    current: str | None
-    wanted: str | None
-    #: What other option files, and the command line, say about the plugin.
-    others: tuple[Option, ...]
-    files: OptionFiles
-
-    @property
-    def changed(self) -> bool:
-        return self.current != self.wanted
-
-    def write(self, module: Any) -> None:
-        """Bring the file into its state."""
-        _replace(module, self.path, self.wanted)
-
-    def restore(self, module: Any) -> None:
-        """Take back what :meth:`write` did."""
-        _replace(module, self.path, self.current)
+class AuditFile(OptionFile):
+    """The file of the plugin and its variables."""
 
     def require_effective(self, module: Any) -> None:
         """Make sure that the server will start with what the file says.
@@ -73,21 +46,11 @@ class AuditFile:
         for name, _equals, text in wanted:
             bare = name[len("loose_") :]
             said = [value for option, value in later if option == bare]
-            if said and said[-1] != _unquoted(text):
+            if said and said[-1] != unquoted(text):
                 raise AuditError(
                     f"{self.path}: {bare} = {said[-1]} is what the server reads later, and counts; take it out of that "
                     "option file, or off the command line"
                 )
-
-    def diff(self) -> dict[str, str]:
-        """Return the change as --diff shows it, with what other files have said so far."""
-        before = "".join(f"# another option file: {name} = {value}\n" for name, value in self.others)
-        return {
-            "before_header": self.path,
-            "after_header": self.path,
-            "before": before + (self.current or ""),
-            "after": self.wanted if self.wanted is not None else before,
-        }
 
 
 def desired_file(
@@ -97,8 +60,8 @@ def desired_file(
 
     :raises AuditError: where the server does not read such a file, it is somebody else's, or it could not be written.
     """
-    path = _path(option_file, files)
-    current = _read(path)
+    path = path_of(option_file, files, _NAME)
+    current = read_text(path)
     others = tuple(
         option
         for option in files.options_without(path, run)
@@ -109,28 +72,9 @@ def desired_file(
             return AuditFile(path, current, current, others, files)
         raise AuditError(f"{path} is there and was not made by dbfleet.audit; name another file with option_file")
     text = None if wanted is None else _render(path, files.suffix, state, wanted, others)
-    if text != current and not os.access(os.path.dirname(path), os.W_OK):
-        raise AuditError(
-            f"{path}: this account may not write there; run as root, or name another file with option_file"
-        )
-    return AuditFile(path, current, text, others, files)
-
-
-def _path(option_file: str, files: OptionFiles) -> str:
-    if option_file != AUTO:
-        if files.reads(option_file):
-            return option_file
-        raise AuditError(
-            f"option_file: the server does not read {option_file}; it reads {', '.join(files.files) or 'no file'}"
-            f"{''.join(f', and *.cnf in {directory}' for directory in files.directories)}"
-        )
-    if not files.directories:
-        raise AuditError(
-            f"option_file: the server reads {', '.join(files.files) or 'no file'}, and none of it includes a directory "
-            "that a file of ours could go to; add `!includedir DIRECTORY` at its end, or go without a file that "
-            "survives a restart: option_file: none"
-        )
-    return os.path.join(files.directories[-1], _NAME.format(suffix=files.suffix))
+    file = AuditFile(path, current, text, others, files)
+    file.require_writable()
+    return file
 
 
 def _render(path: str, suffix: str, state: PluginState, wanted: Mapping[str, str], others: Sequence[Option]) -> str:
@@ -146,7 +90,7 @@ def _render(path: str, suffix: str, state: PluginState, wanted: Mapping[str, str
                 f"{path}: another option file, or the command line, sets {PREFIX}{name}, and with both lists a server "
                 f"that starts follows neither; take it out there, or take {other} out of settings"
             )
-        lines.append(f"loose_{PREFIX}{name} = {_quoted(text)}")
+        lines.append(f"loose_{PREFIX}{name} = {quoted(text)}")
     return _MARK + _HEADER.format(suffix=suffix) + "\n".join(lines) + "\n"
 
 
@@ -156,32 +100,3 @@ def _loads(option: Option) -> bool:
 
 def _library(wanted: Sequence[tuple[str, str, str]]) -> str:
     return next((text for name, _equals, text in wanted if name == "plugin_load_add"), "")
-
-
-def _quoted(text: str) -> str:
-    if _PLAIN.fullmatch(text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _unquoted(text: str) -> str:
-    return text[1:-1].replace('\\"', '"').replace("\\\\", "\\") if text.startswith('"') else text
-
-
-def _read(path: str) -> str | None:
-    if not os.path.exists(path):
-        return None
-    with open(path, encoding="utf-8", errors="surrogateescape") as opened:
-        return opened.read()
-
-
-def _replace(module: Any, path: str, text: str | None) -> None:
-    if text is None:
-        if os.path.exists(path):
-            os.unlink(path)
-        return
-    descriptor, scratch = tempfile.mkstemp(dir=module.tmpdir)
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as opened:
-        opened.write(text)
-    module.atomic_move(scratch, path)
-    module.set_mode_if_different(path, MODE, False)

@@ -7,19 +7,18 @@
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._core.errors import AuditError
 from .._core.plan import Plan
 from . import audit_plugin_catalog as catalog
-from .audit_plugin import PLUGIN, USER_LISTS, PluginState, limitations, plan_absent, plan_present, wanted_settings
-from .audit_plugin_file import AUTO, NONE, AuditFile, desired_file
+from .audit_plugin import USER_LISTS, PluginState, limitations, plan_absent, plan_present, wanted_settings
+from .audit_plugin_file import AuditFile, desired_file
+from .log_files import log_path
 from .module import MysqlModule
-from .option_files import OptionFiles, Process
+from .option_file import AUTO, note, written
+from .server_host import Host, find_host, note_restart, option_files
 from .session import Session
 
 PLUGIN_SPEC: dict[str, Any] = {
@@ -28,8 +27,6 @@ PLUGIN_SPEC: dict[str, Any] = {
     "option_file": {"type": "str", "default": AUTO},
     "allow_unavailable": {"type": "bool", "default": False},
 }
-
-_LOCAL = ("", "localhost", "127.0.0.1", "::1")
 
 _COMMUNITY = (
     "MySQL Community has no audit log (MySQL Enterprise, Percona Server and MariaDB have one); row changes are "
@@ -51,22 +48,6 @@ _PERCONA = (
 
 class UnavailableError(AuditError):
     """The server, or the login, cannot have the plugin, whatever is asked of it."""
-
-
-@dataclass
-class _Host:
-    """The server as seen from the machine that the module runs on; without a process, it runs elsewhere."""
-
-    facts: Mapping[str, str]
-    process: Process | None
-
-    def client(self, name: str) -> str:
-        """Return the path of a client program of the server's installation; MariaDB's also have MySQL's names."""
-        names = [f"{self.facts['basedir']}/bin/{prefix}{name}" for prefix in ("mariadb-", "mysql")]
-        return next((path for path in names if os.path.exists(path)), f"mariadb-{name}")
-
-    def files(self, module: MysqlModule) -> OptionFiles:
-        return OptionFiles.of(self.process, self.facts["basedir"], module.run_command)
 
 
 def run(module: MysqlModule, session: Session) -> None:
@@ -100,7 +81,7 @@ def _present(module: MysqlModule, session: Session) -> None:
             "on most distributions), or turn it on in the option group of a managed service"
         )
     wanted = wanted_settings(module.params["settings"], state.variables)
-    host = _host(session)
+    host = find_host(session)
     file = _file(module, host, state, wanted)
     plan = plan_present(state, wanted, file is not None)
     differences = plan.differences() + ([f"{file.path} does not say what is wanted"] if file and file.changed else [])
@@ -109,7 +90,7 @@ def _present(module: MysqlModule, session: Session) -> None:
         raise UnavailableError(_refusal(session, missing))
     _require_log_directory(host, wanted)
     _warn_of_unknown_users(module, session, wanted)
-    with _written(module, file):
+    with written(module, file):
         _carry_out(module, session, wanted, file is not None)
     _report(module, session, host, wanted, file)
     module.results["differences"] = differences
@@ -117,47 +98,29 @@ def _present(module: MysqlModule, session: Session) -> None:
 
 def _absent(module: MysqlModule, session: Session) -> None:
     state = catalog.read(session)
-    host = _host(session)
+    host = find_host(session)
     file = _file(module, host, state, None)
     missing = catalog.missing_rights(session, plan_absent(state))
     if missing:
         raise AuditError(_refusal(session, missing))
     module.reconcile(session, lambda s: plan_absent(catalog.read(s)), on_replica=True)
-    with _written(module, file):
-        _note(module, file)
+    with written(module, file):
+        note(module, file)
     module.results["restart_required"] = state.loaded and state.permanent
-    _note_restart(module, host, None)
+    note_restart(module, host, None)
     if file and file.others:
         said = ", ".join(f"{name}={value}" for name, value in file.others)
         module.results["limitations"].append(f"another option file, or the command line, still says {said}")
 
 
-def _host(session: Session) -> _Host:
-    facts = catalog.server_facts(session)
-    pid_file = os.path.join(facts["datadir"], facts["pid_file"])
-    # A port of this machine may lead to another one.
-    here = bool(session.connection.unix_socket) or facts["hostname"] == socket.gethostname()
-    return _Host(facts, Process.find(pid_file) if here else None)
-
-
-def _file(module: MysqlModule, host: _Host, state: PluginState, wanted: Mapping[str, str] | None) -> AuditFile | None:
+def _file(module: MysqlModule, host: Host, state: PluginState, wanted: Mapping[str, str] | None) -> AuditFile | None:
     """Return the option file, or nothing where there is none to be.
 
     :raises AuditError: where there is to be one and the server would not read it.
     """
+    files = option_files(module, host)
     option_file = module.params["option_file"]
-    if option_file == NONE:
-        return None
-    if not host.process:
-        if option_file == AUTO and (module.params["login_host"] or "") not in _LOCAL:
-            return None
-        raise AuditError(
-            f"option_file: the server's process ({host.facts['pid_file']} on {host.facts['hostname']}) is not to be "
-            "seen from here, so that nothing says which option files it reads; run as root on its own host, or go "
-            "without a file that survives a restart: option_file: none"
-        )
-    files = host.files(module)
-    if option_file == AUTO and wanted is None and not files.directories:
+    if files is None or (option_file == AUTO and wanted is None and not files.directories):
         return None
     return desired_file(option_file, files, module.run_command, state, wanted)
 
@@ -169,11 +132,11 @@ def _refusal(session: Session, missing: Sequence[str]) -> str:
     )
 
 
-def _require_log_directory(host: _Host, wanted: Mapping[str, str]) -> None:
+def _require_log_directory(host: Host, wanted: Mapping[str, str]) -> None:
     """Refuse a log that the server could not write: it would run all the same, and log nothing."""
     if not host.process or wanted["output_type"] != "file" or wanted["logging"] == "OFF":
         return
-    path = _log_path(host, wanted["file_path"])
+    path = log_path(host.facts["datadir"], wanted["file_path"])
     directory = os.path.dirname(path)
     if wanted["file_rotations"] == "0" and os.path.exists(path):
         return
@@ -185,35 +148,12 @@ def _require_log_directory(host: _Host, wanted: Mapping[str, str]) -> None:
         )
 
 
-def _log_path(host: _Host, file_path: str) -> str:
-    path = os.path.join(host.facts["datadir"], file_path)
-    return os.path.join(path, f"{PLUGIN}.log") if not file_path or os.path.isdir(path) else path
-
-
 def _warn_of_unknown_users(module: MysqlModule, session: Session, wanted: Mapping[str, str]) -> None:
     for setting in USER_LISTS:
         names = [name for name in wanted[setting].split(",") if name]
         for name, near in catalog.unknown_accounts(session, names).items() if names else ():
             hint = f"; did you mean {near}?" if near else ""
             module.warn(f"settings: {setting}: no account is called {name} (names go without a host){hint}")
-
-
-@contextmanager
-def _written(module: MysqlModule, file: AuditFile | None) -> Iterator[None]:
-    """Have the file in its state while the server is brought into its own; leave none that does not count."""
-    if file is None or not file.changed or module.check_mode:
-        yield
-        return
-    done = False
-    file.write(module)
-    try:
-        if file.wanted is not None:
-            file.require_effective(module)
-        yield
-        done = True
-    finally:
-        if not done:
-            file.restore(module)
 
 
 def _carry_out(module: MysqlModule, session: Session, wanted: Mapping[str, str], persisted: bool) -> None:
@@ -246,19 +186,19 @@ def _why_not(state: PluginState) -> str:
 
 
 def _report(
-    module: MysqlModule, session: Session, host: _Host, wanted: Mapping[str, str], file: AuditFile | None
+    module: MysqlModule, session: Session, host: Host, wanted: Mapping[str, str], file: AuditFile | None
 ) -> None:
     results = module.results
     state = catalog.read(session)
-    _note(module, file)
+    note(module, file)
     results.update(
         option_file=file.path if file else "",
         settings=dict(wanted),
-        log=_log_path(host, wanted["file_path"]) if wanted["output_type"] == "file" else "syslog",
+        log=log_path(host.facts["datadir"], wanted["file_path"]) if wanted["output_type"] == "file" else "syslog",
         restart_required=bool(file and state.loaded and not state.permanent),
         limitations=limitations(state, wanted),
     )
-    _note_restart(module, host, file)
+    note_restart(module, host, file)
     if results["restart_required"]:
         results["limitations"].append("until the server restarts, UNINSTALL SONAME ends auditing")
     if not file:
@@ -266,23 +206,3 @@ def _report(
             "no option file says this to the server, so that its next start undoes it; on a managed service, set the "
             "same in its option group"
         )
-
-
-def _note_restart(module: MysqlModule, host: _Host, file: AuditFile | None) -> None:
-    """Put what server_restart takes into the results; without our file, the server starts as it would without us."""
-    if not (module.results["restart_required"] and host.process):
-        return
-    module.results["restart"] = {
-        "process": host.process.pid,
-        "ready": [host.client("admin"), "--no-defaults", f"--socket={host.facts['socket']}", "ping"],
-        "restore": [{"path": file.path}] if file else [],
-    }
-
-
-def _note(module: MysqlModule, file: AuditFile | None) -> None:
-    """Put a change of the file into the results, beside those of the server."""
-    if file is None:
-        return
-    module.results["changed"] = module.results["changed"] or file.changed
-    if module._diff:
-        module.results["diff"] = [module.results["diff"], file.diff()]
