@@ -81,38 +81,6 @@ options:
     description: Partitions that are exported at once, each by a connection of its own; of all logs of the task.
     type: int
     default: 2
-  storage:
-    description:
-      - How object storage is to keep files.
-    type: dict
-    default: {}
-    suboptions:
-      encryption:
-        description: Server-side encryption of S3, V(AES256) or V(aws:kms).
-        type: str
-      encryption_key:
-        description: Identifier of the KMS key, of S3.
-        type: str
-      storage_class:
-        description:
-          - Of S3, for example V(STANDARD_IA) or V(GLACIER_IR); of Azure the tier, V(Hot), V(Cool) or V(Cold). One that
-            has to be restored before it is read is refused, for it could not be read back.
-        type: str
-      lock:
-        description:
-          - V(governance) or V(compliance), to have the storage refuse that a file is deleted before its C(archive) age.
-            On S3 the bucket needs Object Lock. On Azure it is an immutability policy, unlocked or locked, and the
-            container needs version-level immutability.
-        type: str
-      lifecycle:
-        description:
-          - Whether the bucket is to delete files itself when their C(archive) age is over, by rules that this module
-            adds to those it has, and a tag. Of S3. Files that a hold may apply to lose the tag.
-        type: bool
-  storage_options:
-    description: Options of the storage's library, for example V(endpoint_url) or credentials.
-    type: dict
-    default: {}
   ledger:
     description:
       - The log's ledger, a path on the controller or a URL. Must be given, and O(signing_key) or

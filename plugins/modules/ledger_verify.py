@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: ledger_verify
-short_description: Verify a ledger of seals, and archives of the rows, without a database
+short_description: Verify a ledger of seals, and archives and shipped copies of the rows, without a database
 description:
   - Compares a ledger's chain and signatures with public keys, and archives with the ledger. It needs these files and
     nothing else, so an auditor can run it years after the database is gone.
@@ -45,10 +45,25 @@ options:
     type: list
     elements: path
     default: []
+  shipped:
+    description:
+      - Rows of the same log as they were shipped, by M(dbfleet.audit.postgresql_audit_ship) or its twin for MariaDB and
+        MySQL. Directories or URLs (V(s3://bucket/trail/pg3/shop)) that seals were shipped to, or files of what a
+        collector has exported, one JSON object a line, compressed with gzip or not.
+      - What counts in a line is C(seal), C(row), C(leaf) and C(chain), in the object itself or one level deeper
+        (C(_source), C(result)). Lines may come in any order and more than once. Those of other logs are left out, and
+        counted.
+      - All rows of the seals from the first that has any to the last must be there, and there must be some. About 33
+        bytes of memory are needed for each row.
+      - A URL needs C(fsspec) in the Python of the host that runs this, with C(s3fs) or C(adlfs), and credentials in its
+        environment.
+    type: list
+    elements: path
+    default: []
   first_day:
     description:
       - First day, in UTC, of which all rows must be there, as V(2026-10-01); that of the first row in the archives
-        unless given.
+        unless given. With O(shipped), the first day of which seals must be there whatever came.
     type: str
   last_day:
     description: Last day of which all rows must be there; that of the last row in the archives unless given.
@@ -79,6 +94,12 @@ EXAMPLES = r"""
       - /mnt/archive/pg3/shop/audit_log_2025_02.jsonl.gz
     first_day: "2025-01-01"
     last_day: "2025-02-28"
+
+- name: Verify what the SIEM has kept of last week
+  dbfleet.audit.ledger_verify:
+    ledger: /mnt/copy/pg3/shop.jsonl
+    public_key: [/mnt/copy/seal.pub]
+    shipped: [/tmp/siem-export.jsonl]
 """
 
 RETURN = r"""
@@ -100,6 +121,22 @@ seals:
   returned: always
   type: int
   sample: 812
+shipped:
+  description:
+    - What came of O(shipped). C(rows) were compared with a seal, C(duplicates) of them had come before,
+      C(of_other_logs) were left out. C(whole_seals) are the numbers of the seals all of whose rows are there and what
+      was sealed, as pairs of first and last. C(accepted_seals) are those of which a resync has accepted changed or
+      missing rows, so that the ledger cannot prove the others any more. C(absent_seals) are those before the first and
+      after the last that anything came of.
+  returned: with O(shipped)
+  type: dict
+  sample:
+    rows: 1204
+    duplicates: 3
+    of_other_logs: 0
+    whole_seals: [[812, 814]]
+    accepted_seals: []
+    absent_seals: [[1, 811]]
 rows_checked:
   description: Number of lines that were compared with a seal.
   returned: always

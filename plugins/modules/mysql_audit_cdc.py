@@ -14,8 +14,9 @@ description:
     transaction, so that a consumer can land them as events, and carry on where it was. The consumer is yours;
     C(docs/examples/cdc) has one to begin with.
   - Sets C(binlog_format=ROW), C(binlog_row_image=FULL), C(binlog_row_metadata=FULL), on MariaDB C(gtid_strict_mode=ON),
-    and on MySQL C(enforce_gtid_consistency=ON), C(gtid_mode=ON), step by step, and no
-    C(binlog_row_value_options). MariaDB gets them by C(SET GLOBAL) and an option file, MySQL by C(SET PERSIST).
+    C(log_bin_compress=OFF), and on MySQL C(enforce_gtid_consistency=ON), C(gtid_mode=ON), step by step,
+    C(binlog_transaction_compression=OFF) and no C(binlog_row_value_options). MariaDB gets them by C(SET GLOBAL) and an
+    option file, MySQL by C(SET PERSIST).
   - All databases of the server are in its one binary log; which ones matter is the consumer's choice.
   - Prefer triggers (M(dbfleet.audit.mysql_audit_triggers)) where they are possible; C(docs/cdc.md) says what change
     data capture cannot give.
@@ -41,7 +42,8 @@ options:
     type: str
 notes:
   - C(SET) needs the privileges SUPER and BINLOG ADMIN on MariaDB, SYSTEM_VARIABLES_ADMIN on MySQL.
-  - Sessions that were there before keep their C(binlog_format) and C(binlog_row_image); they count for new ones.
+  - Sessions that were there before keep their C(binlog_format) and C(binlog_row_image); they count for new ones. End
+    them, connection pools above all, or what they write by statement is in no stream.
   - MySQL refuses C(gtid_mode=ON) while transactions without a GTID are under way; run it again then. On a server with
     replicas, follow its manual, which has the replicas go first.
 seealso:
@@ -89,7 +91,8 @@ binary_logs:
 problems:
   description:
     - What a consumer loses changes by. C(type) is V(restart) for a binary log that waits for a restart, V(filtered) for
-      databases that it leaves out, V(inactive) for an O(account) that is not connected.
+      databases that it leaves out, V(replica) for a replica that does not log what it gets from its source, V(inactive)
+      for an O(account) that is not connected.
   returned: always
   type: list
   elements: dict

@@ -58,6 +58,14 @@ event_scheduler:
   returned: always
   type: bool
   sample: true
+logs:
+  description:
+    - The log that C(server_audit) writes, with its C(path) and C(format), or the C(program) of its lines in syslog.
+      Empty for a server without the plugin.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{"path": "/var/lib/mysql/server_audit.log", "format": "server_audit"}]
 installed:
   description: Whether the audit trail is there.
   returned: always

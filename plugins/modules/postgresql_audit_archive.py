@@ -24,6 +24,7 @@ extends_documentation_fragment:
   - dbfleet.audit.schema
   - dbfleet.audit.locking
   - dbfleet.audit.archiving
+  - dbfleet.audit.storage
   - dbfleet.audit.signing
   - dbfleet.audit.steps
 options:

@@ -44,8 +44,10 @@ options:
       - What to publish, as patterns on C(schema.table) such as C(public.orders) or C(billing.*); a half in double
         quotes is an exact name. Needed for O(state=present).
       - A partitioned table is published under its own name, partitions to come included. An inheritance child goes with
-        its parent. Views, foreign and unlogged tables, partitioned ones without a primary key and tables of others are
-        skipped where a pattern meets them, and refused where they are named.
+        its parent.
+      - Views, foreign and unlogged tables, partitioned ones without a primary key, tables of others, and with
+        O(replica_identity=full) those with virtual generated columns, are skipped where a pattern meets them, and
+        refused where they are named.
     type: list
     elements: str
     default: []
@@ -97,8 +99,9 @@ options:
 notes:
   - Needs a superuser, or the owner of the tables with CREATE on the database and the attribute REPLICATION
     (C(rds_replication) on RDS). O(configure) and O(max_slot_wal_keep_size) need a superuser.
-  - With O(configure=true), C(wal_level) becomes C(logical), and C(max_replication_slots) grows where none is free. Both
-    count from the next start of the server; run the module again after it, for the slot.
+  - With O(configure=true), C(wal_level) becomes C(logical), C(max_replication_slots) grows where none is free, and
+    C(max_wal_senders) where it is 0. They count from the next start of the server; run the module again after it, for
+    the slot.
 seealso:
   - module: dbfleet.audit.postgresql_audit_triggers
   - module: dbfleet.audit.mysql_audit_cdc

@@ -123,6 +123,15 @@ restart:
     "restore": [{"path": "/var/lib/postgresql/17/main/postgresql.auto.conf",
     "lines": ["shared_preload_libraries = ''"]}],
     "logs": ["/var/log/postgresql/postgresql-17-main.log"]}
+logs:
+  description:
+    - The log that the server writes, with its C(path), a glob where names have the time in them, and its C(format), or
+      the C(program) by which its lines in syslog are known. Of several formats, the one that says most (C(jsonlog),
+      then C(csvlog)). Empty where it cannot be told. None for a login that is no superuser.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{"path": "/var/log/postgresql/postgresql-17-main.log", "format": "stderr"}]
 pending_restart:
   description: Names of the settings that wait for a restart, of those that this login may see.
   returned: always

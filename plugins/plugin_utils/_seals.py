@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import in_words
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._ledger import ledger_at
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._rollout import counted, heading
 
@@ -107,11 +108,23 @@ def _sealed(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _of_shipped(shipped: Mapping[str, Any] | None) -> list[str]:
+    if not shipped:
+        return []
+    whole = in_words(shipped["whole_seals"]) or "none"
+    said = [f"whole seals {whole}", f"{shipped['duplicates']:,} rows twice"]
+    for name, words in (("absent_seals", "nothing of seals"), ("accepted_seals", "accepted and not proven: seals")):
+        if shipped[name]:
+            said.insert(1, f"{words} {in_words(shipped[name])}")
+    return [*said, f"{shipped['of_other_logs']:,} of other logs"] if shipped["of_other_logs"] else said
+
+
 def ledger_lines(result: Mapping[str, Any], ledger: str) -> list[str]:
     """Return the line that a person wants of a ledger that was verified without a database, and its problems below."""
     proven = [
         counted(result["seals"], "seal"),
         f"{counted(result['rows_checked'], 'row')} verified",
+        *_of_shipped(result.get("shipped")),
         f"last digest {result['last_digest']} of {result['last_sealed_at']}",
         counted(len(result["problems"]), "problem"),
     ]

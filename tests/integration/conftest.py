@@ -64,6 +64,7 @@ def shared_server(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add our own option."""
     parser.addoption("--thorough", action="store_true", help="also run the tests that are marked as thorough")
 
 

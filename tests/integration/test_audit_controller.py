@@ -224,13 +224,15 @@ def test_the_jobs_seal_and_verify_and_tell_of_a_failed_verification_and_of_a_hos
 def test_units_say_what_runs_when_and_as_whom(tmp_path):
     hosts = inventory_of_nothing()
     arguments = scheduled(
-        tmp_path, hosts, kind="systemd", user="dba", instance="emea", vault_password_file="/etc/vault pw"
+        tmp_path, hosts, kind="systemd", user="dba", instance="emea", vault_password_file="/etc/vault pw", ship=True
     )
     shown = play("schedule", tmp_path / "hosts.json", *arguments, "--check", "--diff").stdout.splitlines()
     script = f"{tmp_path}/dbfleet-audit-verify-emea"
     for line in (
         "+OnCalendar=*:0/15",
         "+OnCalendar=Sun *-*-* 05:00:00",
+        "+OnCalendar=*:0/5",
+        f"+ExecStart={tmp_path}/dbfleet-audit-ship-emea",
         "+User=dba",
         f"+ExecStart={script}",
         "+Persistent=true",

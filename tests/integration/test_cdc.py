@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 import threading
 import time
@@ -13,7 +15,7 @@ import pytest
 import running
 from auditing import install_trail, records, rollout, wanted
 from cdc_consumers import Consumer
-from databases import Database
+from databases import Database, connect, fetch, wait_for_replay
 from local_postgresql import LocalPostgresql
 
 pytestmark = pytest.mark.own_server
@@ -190,6 +192,70 @@ def test_a_consumer_that_is_killed_carries_on_and_loses_nothing(stream, consumer
     assert {event["record_id"] for event in landed} == {None}
 
 
+def test_of_a_partition_that_is_newer_than_the_last_run_no_old_value_is_made_up(stream, consumer):
+    db = stream.db
+    db.execute("CREATE TABLE wide (id int PRIMARY KEY, body text) PARTITION BY RANGE (id)")
+    cdc(db, "public.*", emit_context=True)
+    db.execute("CREATE TABLE wide_1 PARTITION OF wide FOR VALUES FROM (0) TO (9); INSERT INTO wide VALUES (1, 'x')")
+    db.execute("DELETE FROM wide")
+    with consumer.running():
+        landed = consumer.wait_for("wide", 2)
+    assert [event["old_values"] for event in landed] == [None, {"id": 1}]
+    db.execute("DROP TABLE wide")
+
+
+def test_in_a_database_that_is_not_utf_8_words_and_names_are_right_too(stream, tmp_path):
+    server = stream.db.server
+    with contextlib.closing(connect(server, "postgres")) as session:
+        fetch(session, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    db = Database(server, "latin", template=None)
+    install_trail(db, applications=[stream.app])
+    db.execute(f"CREATE TABLE maß (id int PRIMARY KEY, größe text); GRANT ALL ON maß TO {stream.app}")
+    cdc(db, "public.*", slot="latin", emit_context=True)
+    file = tmp_path / "landed.jsonl"
+    dsn = f"host={server.socket_dir} port={server.port} dbname=latin user={stream.login}"
+    consumer = Consumer("consumer_postgresql", file, dsn, str(file), "--slot", "latin")
+    session = db.connect(stream.app, autocommit=False)
+    with session.cursor() as cursor:
+        cursor.execute("SELECT audit.set_context(%s)", ['{"user": "Jürgen"}'])
+        cursor.execute("SELECT audit.emit_context(); INSERT INTO maß VALUES (1, 'é')")
+    session.commit()
+    with consumer.running():
+        (event,) = consumer.wait_for("maß", 1)
+    assert (event["changed_by"], event["new_values"]) == ("Jürgen", {"id": 1, "größe": "é"})
+    while in_use(db):
+        time.sleep(0.02)
+    cdc(db, slot="latin", state="absent")
+    db.drop()
+
+
+def test_who_emits_a_context_on_a_standby_is_not_stopped(stream, tmp_path):
+    standby = stream.db.server.standby_of_this(tmp_path / "standby", while_pid=os.getpid())
+    try:
+        wait_for_replay(stream.db.server, standby)
+        with contextlib.closing(connect(standby, stream.db.name, stream.app)) as session:
+            assert fetch(session, "SELECT audit.emit_context()")
+    finally:
+        standby.remove()
+    while in_use(stream.db):
+        time.sleep(0.02)
+    stream.db.execute(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_type = 'physical'"
+    )
+
+
+def test_the_owner_of_a_table_needs_no_rights_on_the_trail(stream):
+    db = stream.db
+    owner = db.create_role("owner", "LOGIN REPLICATION")
+    db.execute(f"CREATE SCHEMA own AUTHORIZATION {owner}; GRANT CREATE ON DATABASE {db.name} TO {owner}")
+    db.execute("CREATE TABLE own.item (id int PRIMARY KEY)", user=owner)
+    options = {"slot": "", "publication": "own", "login_user": owner}
+    assert cdc(db, "own.*", **options)["publication"]["tables"] == ["own.item"]
+    assert not cdc(db, "own.*", **options).changed
+    cdc(db, state="absent", **options)
+    db.execute("DROP SCHEMA own CASCADE")
+
+
 def test_what_cannot_be_captured_is_refused_before_anything_is_changed(stream):
     db = stream.db
     db.execute("CREATE VIEW seen AS SELECT 1 AS one; CREATE TABLE odd (word text)")
@@ -257,7 +323,12 @@ def test_a_consumer_that_is_far_behind_is_a_problem(stream):
 def test_taking_it_out_gives_back_what_was_there_and_spares_a_slot_in_use(stream, consumer):
     db = stream.db
     db.execute("CREATE TABLE own (id int PRIMARY KEY); ALTER TABLE own REPLICA IDENTITY FULL")
+    db.execute("CREATE TABLE named (id int NOT NULL CONSTRAINT named_key UNIQUE); CREATE TABLE lost (LIKE named)")
+    db.execute("CREATE UNIQUE INDEX lost_key ON lost (id); ALTER TABLE lost REPLICA IDENTITY USING INDEX lost_key")
+    db.execute("ALTER TABLE named REPLICA IDENTITY USING INDEX named_key")
     cdc(db, "public.*", emit_context=True, max_slot_wal_keep_size=LIMIT)
+    db.execute("ALTER TABLE named RENAME TO renamed; DROP INDEX lost_key")
+    assert not cdc(db, "public.*", emit_context=True, max_slot_wal_keep_size=LIMIT).changed
     with consumer.running():
         consumer.wait(lambda _events: in_use(db))
         assert "is in use" in refusal(db, state="absent")
@@ -268,8 +339,8 @@ def test_taking_it_out_gives_back_what_was_there_and_spares_a_slot_in_use(stream
     assert done["statements"] == predicted["statements"]
     assert not cdc(db, state="absent").changed
     assert db.execute("SELECT slot_name FROM pg_replication_slots UNION SELECT pubname FROM pg_publication") == []
-    identities = {name: identity(db, name) for name in ("note", "part", "part_eu", "bare", "own")}
-    assert identities == {"note": "d", "part": "d", "part_eu": "d", "bare": "d", "own": "f"}
+    identities = {name: identity(db, name) for name in ("note", "part_eu", "bare", "own", "renamed", "lost")}
+    assert identities == {"note": "d", "part_eu": "d", "bare": "d", "own": "f", "renamed": "i", "lost": "d"}
     assert db.value("SELECT to_regproc('audit.emit_context') IS NULL")
 
 

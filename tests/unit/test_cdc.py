@@ -27,6 +27,7 @@ OPTIONS = cdc.CdcOptions("audit_cdc", "audit_cdc", "pgoutput", "full")
 READY = {
     "wal_level": Setting("logical", "configuration file"),
     "max_replication_slots": Setting("10", "default"),
+    "max_wal_senders": Setting("10", "default"),
     "max_slot_wal_keep_size": Setting("1024", "configuration file"),
 }
 
@@ -56,6 +57,7 @@ def catalog(found, identities=None, publication=None, slot=None):
 
 
 def publication(*members, memory=(), narrowed=()):
+    """Return one of ours; memory as [schema, table, kind, index, oid], the last left out by earlier versions."""
     kept = {("s", name): name in narrowed for name in members}
     return cdc.Publication(cdc.MARK + json.dumps(list(memory)), False, True, kept)
 
@@ -81,12 +83,12 @@ def test_the_memory_comes_before_the_first_table_and_the_slot_last():
         "SELECT pg_create_logical_replication_slot('audit_cdc', 'pgoutput') "
         "FROM set_config('lock_timeout', '60s', false)",
     ]
-    assert json.loads(made[1].split(cdc.MARK)[1].rstrip("'")) == [["s", "a", "d", ""], ["s", "b", "i", "b_key"]]
+    assert json.loads(made[1].split(cdc.MARK)[1].rstrip("'")) == [["s", "a", "d", "", 0], ["s", "b", "i", "b_key", 0]]
 
 
 def test_a_table_that_leaves_gets_back_what_it_had_and_not_what_its_owner_chose():
     ours = publication("a", "b", "c", memory=[["s", "a", "i", "a_key"], ["s", "b", "d", ""]])
-    full = {name: Identity("f") for name in "abc"}
+    full = {name: Identity("f", indexes=("a_key",)) for name in "abc"}
     found = catalog(tables(*(table(name) for name in "abcd")), full, ours, {"plugin": "pgoutput"})
     plan = Plan()
     cdc.plan_leaving(OPTIONS, dataclasses.replace(found, slot=None), plan)
@@ -99,6 +101,65 @@ def test_a_table_that_leaves_gets_back_what_it_had_and_not_what_its_owner_chose(
     ]
     assert statements(found, "a", "b", "c") == []
     assert statements(found, "b", "c")[1:] == ["ALTER TABLE s.a REPLICA IDENTITY USING INDEX a_key"]
+
+
+def leaving(found):
+    plan = Plan()
+    cdc.plan_leaving(OPTIONS, dataclasses.replace(found, slot=None), plan)
+    return plan.statements(Quotes())
+
+
+def test_a_renamed_table_and_a_detached_partition_get_back_what_they_had_and_a_lost_index_is_no_obstacle():
+    memory = [
+        ["s", "old", "n", "", 7],
+        ["s", "part", "d", "", 8],
+        ["s", "c", "i", "c_key", 9],
+        ["s", "gone", "d", "", 10],
+    ]
+    ours = publication("new", "c", memory=memory)
+    full = {name: Identity("f", oid=oid) for name, oid in (("new", 7), ("part", 8), ("c", 9))}
+    found = catalog(tables(*(table(name) for name in ("new", "part", "c"))), full, ours, {"plugin": "pgoutput"})
+    assert [text for text in leaving(found) if "REPLICA" in text] == [
+        "ALTER TABLE s.new REPLICA IDENTITY NOTHING",
+        "ALTER TABLE s.c REPLICA IDENTITY DEFAULT",
+        "ALTER TABLE s.part REPLICA IDENTITY DEFAULT",
+    ]
+    assert statements(found, "new", "c") == ["ALTER TABLE s.part REPLICA IDENTITY DEFAULT"]
+    assert statements(found, "*") == ["ALTER PUBLICATION audit_cdc ADD TABLE ONLY s.part"]
+
+
+def test_a_table_that_two_publications_have_gets_back_what_it_had_from_the_last_of_them():
+    first = publication("a", memory=[["s", "a", "n", "", 7]])
+    found = catalog(tables(table("a"), table("b")), {"a": Identity("f", oid=7), "b": Identity("f")})
+    second = statements(dataclasses.replace(found, others=[first]), "*")
+    assert second[1].endswith(f"IS '{first.comment}'")
+    two = dataclasses.replace(found, publication=first, others=[first])
+    assert leaving(two) == ["ALTER PUBLICATION audit_cdc DROP TABLE ONLY s.a"]
+    assert "ALTER TABLE s.a REPLICA IDENTITY NOTHING" in leaving(dataclasses.replace(two, others=[]))
+
+
+def test_in_a_restored_database_a_number_that_is_another_tables_does_not_mislead():
+    ours = publication("a", "b", memory=[["s", "a", "n", "", 7], ["s", "b", "d", "", 8]])
+    found = catalog(tables(table("a"), table("b")), {"a": Identity("f", oid=8), "b": Identity("f", oid=7)}, ours)
+    assert "ALTER TABLE s.a REPLICA IDENTITY NOTHING" in leaving(found)
+    assert "ALTER TABLE s.b REPLICA IDENTITY DEFAULT" in leaving(found)
+
+
+@pytest.mark.parametrize("rest", ["(see wiki)", "[1]", '[["s", "a", "d", "", "x"]]', "3"])
+def test_a_comment_that_somebody_has_rewritten_is_refused(rest):
+    ours = dataclasses.replace(publication("a"), comment=cdc.MARK + rest)
+    with pytest.raises(AuditError, match="is not as"):
+        cdc.require_ours(OPTIONS, catalog(tables(table("a")), publication=ours))
+
+
+def test_generated_columns_are_published_where_the_server_asks_for_them_and_virtual_ones_are_refused():
+    found = catalog(tables(table("stored"), table("virtual")), {"virtual": Identity("d", generated="sv")})
+    made = statements(dataclasses.replace(found, generated=True), "stored")
+    assert "publish_generated_columns = stored" in made[0]
+    with pytest.raises(AuditError, match="virtual cannot be published: it has a virtual generated column"):
+        statements(found, "virtual")
+    patterns = [Pattern.parse("s.virtual", "tables")]
+    assert choose(patterns, found.tables, found.identities, "shop", whole_rows=False).tables
 
 
 def test_a_table_of_which_somebody_publishes_less_is_published_whole_again():
@@ -154,6 +215,11 @@ def test_a_partition_goes_with_its_root_a_child_with_its_parent_and_what_is_not_
                 "SELECT pg_reload_conf()",
             ],
         ),
+        (
+            {"max_wal_senders": "0"},
+            {"configure": True},
+            ["ALTER SYSTEM SET max_wal_senders = '10'", "SELECT pg_reload_conf()"],
+        ),
         ({"wal_level": "replica"}, {"new_slot": False}, []),
         ({"wal_level": "replica"}, {}, "wal_level is replica and has to be logical"),
         ({"wal_level": "replica"}, {"configure": True, "superuser": False}, "this login is none"),
@@ -199,12 +265,22 @@ def mysql(**changes):
             ],
         ),
         ({"gtid_mode": "ON_PERMISSIVE"}, ["SET PERSIST gtid_mode = 'ON'"]),
+        ({"binlog_transaction_compression": "ON"}, ["SET PERSIST binlog_transaction_compression = 'OFF'"]),
         ({"binlog_row_metadata": "MINIMAL"}, ["SET PERSIST binlog_row_metadata = 'FULL'"]),
     ],
 )
 def test_mysql_is_taken_to_gtids_step_by_step(changes, expected):
     state = mysql(**changes)
     assert binlog.plan_variables(state, binlog.wanted_variables(state, None)).statements(Quotes()) == expected
+
+
+def test_a_replica_that_does_not_log_what_it_gets_is_a_problem():
+    def kinds(read_only, **changes):
+        state = dataclasses.replace(mysql(**changes), read_only=read_only)
+        return [problem.type for problem in binlog.problems(state, None)]
+
+    assert kinds(True, log_slave_updates="OFF") == kinds(True, log_replica_updates="OFF") == ["replica"]
+    assert kinds(True, log_slave_updates="ON") == kinds(False, log_slave_updates="OFF") == []
 
 
 def test_binary_logs_need_an_end_and_a_server_id():

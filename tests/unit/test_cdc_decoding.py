@@ -56,8 +56,10 @@ def emitted(content, prefix="dbfleet.audit", transactional=1):
 BEGIN = b"B" + struct.pack(">qqI", 0x1_0000_00FF, 86_400_000_000, 745)
 
 
-def decode(*messages, columns=COLUMNS, full=True, key=("id",)):
-    decoder = example("consumer_postgresql").Decoder(lambda _oid: list(key))
+def decode(*messages, columns=COLUMNS, full=True, key=("id",), partitioned=False, domains=None):
+    consumer = example("consumer_postgresql")
+    facts = consumer.Facts(list(key), partitioned, domains or {})
+    decoder = consumer.Decoder(lambda _table, _types: facts)
     lines = [line for data in (BEGIN, relation(columns, full), *messages) for line in decoder.decode(data)]
     return [json.loads(line) for line in lines]
 
@@ -92,6 +94,32 @@ def test_what_is_emitted_holds_from_there_to_the_end_of_its_transaction():
     assert [event["id"] for event in events] == ["1/FF:1", "1/FF:2", "1/FF:3", "1/FF:1"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"no json", b"[1]", b'"eve"', b'{"changed_by": NaN}', b'{"context": 1e400}', b"\xfc", b"[" * 100_000],
+)
+def test_a_message_that_anybody_may_have_sent_stops_nothing_and_says_nothing(content):
+    said = emitted(b'{"changed_by": "ann"}')
+    events = decode(said, emitted(content), message(b"I", b"N", row("1", None, None)))
+    assert [event["changed_by"] for event in events] == ["ann"]
+
+
+def test_of_a_partition_that_gives_its_key_alone_no_null_is_made_up():
+    moved = message(b"U", b"O", row("1", None, None), b"N", row("2", "b", "x"))
+    events = decode(moved, message(b"D", b"O", row("2", None, None)), partitioned=True)
+    assert [event["old_values"] for event in events] == [{"id": 1}, {"id": 2}]
+    assert events[0]["changed_columns"] is None
+    whole = decode(message(b"D", b"O", row("2", "b", None)), partitioned=True)[0]
+    assert whole["old_values"] == {"id": 2, "body": "b", "secret_token": "[REDACTED]"}
+    assert decode(message(b"D", b"O", row("2", None, None)))[0]["old_values"]["body"] is None
+
+
+def test_a_secret_is_no_record_id():
+    insert = message(b"I", b"N", row("1", "b", "s3cret"))
+    assert decode(insert, key=("secret_token",))[0]["record_id"] == "[REDACTED]"
+    assert decode(insert, key=("id", "secret_token"))[0]["record_id"] == '[1, "[REDACTED]"]'
+
+
 def test_values_are_as_to_jsonb_has_them():
     columns = [
         ("a", NUMERIC, True),
@@ -100,13 +128,26 @@ def test_values_are_as_to_jsonb_has_them():
         ("d", TIMESTAMPTZ, False),
         ("e", 16, False),
     ]
-    values = row("12345678901234567890.10", "NaN", '{"x":\n 1e2}', "2026-11-22 20:00:00.5+00", "t")
-    decoder = example("consumer_postgresql").Decoder(lambda _oid: ["a", "b"])
+    values = row(
+        "12345678901234567890.10",
+        "NaN",
+        '{"x":\n 1e2}',
+        "2026-11-22 20:00:00.5+00",
+        "t",
+        "0044-03-15 12:00:00+00 BC",
+        "7",
+        "f",
+    )
+    consumer = example("consumer_postgresql")
+    domains = {70001: NUMERIC, 70002: 16}
+    columns += [("f", TIMESTAMPTZ, False), ("g", 70001, False), ("h", 70002, False)]
+    decoder = consumer.Decoder(lambda _table, _types: consumer.Facts(["a", "b"], False, domains))
     lines = [
         line for data in (BEGIN, relation(columns, True), message(b"I", b"N", values)) for line in decoder.decode(data)
     ]
     assert '"a": 12345678901234567890.10, "b": "NaN", "c": {"x":  1e2}' in lines[0]
     assert '"d": "2026-11-22T20:00:00.5+00:00", "e": true' in lines[0]
+    assert '"f": "0044-03-15T12:00:00+00:00 BC", "g": 7, "h": false' in lines[0]
     assert json.loads(lines[0])["record_id"] == '[12345678901234567890.10, "NaN"]'
     assert lines[0].count("\n") == 1
 

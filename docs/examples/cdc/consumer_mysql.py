@@ -17,25 +17,38 @@ import datetime
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pymysql
 from pymysqlreplication import BinLogStreamReader
-from pymysqlreplication.event import GtidEvent, MariadbGtidEvent, QueryEvent, XAPrepareEvent, XidEvent
+from pymysqlreplication.constants import NONE_SOURCE
+from pymysqlreplication.event import (
+    GtidEvent,
+    MariadbGtidEvent,
+    NotImplementedEvent,
+    QueryEvent,
+    XAPrepareEvent,
+    XidEvent,
+)
 from pymysqlreplication.gtid import Gtid, GtidSet
-from pymysqlreplication.row_event import DeleteRowsEvent, UpdateRowsEvent, WriteRowsEvent
+from pymysqlreplication.row_event import DeleteRowsEvent, PartialUpdateRowsEvent, UpdateRowsEvent, WriteRowsEvent
 
 HEARTBEAT = 30  # seconds; a server that says nothing for longer is gone
 SENSITIVE = re.compile("password|passwd|secret|token|api_key|apikey|cvv|card_number|cardnumber")
+REDACTED = "[REDACTED]"
 UNKNOWN = ("changed_by", "db_user", "client_ip", "application_name", "context")
 
 _NAME = r"(`(?:[^`]|``)+`|[\w$]+)"
 TRUNCATE = re.compile(rf"\s*(?:/\*.*?\*/\s*)*TRUNCATE\s+(?:TABLE\s+)?(?:{_NAME}\s*\.\s*)?{_NAME}", re.I | re.S)
+DML = re.compile(r"\s*(?:/\*.*?\*/\s*)*(?:INSERT|UPDATE|DELETE|REPLACE|LOAD|WITH)\b", re.I | re.S)
 BEGIN = re.compile(r"\s*(BEGIN|XA\s+START)\b", re.I)
 END = re.compile(r"\s*(COMMIT|ROLLBACK)\s*", re.I)
 STANDALONE = 1  # flag of a GTID on MariaDB: one statement follows, and no end
 ROWS = (WriteRowsEvent, UpdateRowsEvent, DeleteRowsEvent)
+#: Events that hold changes which the package cannot read: compressed transactions on MySQL, rows on MariaDB.
+COMPRESSED = (40, *range(165, 172))
 
 
 class Position:
@@ -101,32 +114,55 @@ class Decoder:
         if isinstance(event, (GtidEvent, MariadbGtidEvent)):
             self.gtid, self.number = event.gtid, 0
         elif isinstance(event, QueryEvent):
-            match = TRUNCATE.match(event.query)
-            schema = match and (_bare(match[1]) or os.fsdecode(event.schema))
-            if match and schema in self.schemas:
-                yield self._line(event, "TRUNCATE", schema, _bare(match[2]), [], None, None)
+            yield from self._statement(event)
+        elif isinstance(event, PartialUpdateRowsEvent):
+            yield self._missed(event, "an UPDATE with parts of JSON documents (binlog_row_value_options)")
+        elif isinstance(event, NotImplementedEvent):
+            if event.event_type in COMPRESSED:
+                yield self._missed(event, "compressed (log_bin_compress, binlog_transaction_compression)")
         elif isinstance(event, ROWS):
             key = [event.primary_key] if isinstance(event.primary_key, str) else list(event.primary_key or ())
             for row in event.rows:
                 yield self._row(event, [column for column in key if column], row)
 
+    def _statement(self, event: Any) -> Iterator[str]:
+        own = os.fsdecode(event.schema)
+        match = TRUNCATE.match(event.query)
+        schema = match and (_bare(match[1]) or own)
+        if match and schema in self.schemas:
+            yield self._line(event, "TRUNCATE", schema, _bare(match[2]), [], None, None)
+        elif DML.match(event.query) and any(name == own or name in event.query for name in self.schemas):
+            yield self._missed(event, "a statement, of a session with another binlog_format than ROW")
+
+    def _missed(self, event: Any, reason: str) -> str:
+        """Return an event that says that there are changes that cannot be landed: a gap that is seen."""
+        print(f"{self.gtid}: changes are missing: {reason}", file=sys.stderr, flush=True)
+        line = self._line(event, "MISSED", None, None, [], None, None)
+        return json.dumps({**json.loads(line), "context": {"reason": reason}}, ensure_ascii=False) + "\n"
+
     def _row(self, event: Any, key: list[str], row: dict[str, Any]) -> str:
         if isinstance(event, WriteRowsEvent):
-            action, old, new = "INSERT", None, row["values"]
+            action, old, new = "INSERT", None, _told(row["values"], row["none_sources"])
         elif isinstance(event, DeleteRowsEvent):
-            action, old, new = "DELETE", row["values"], None
+            action, old, new = "DELETE", _told(row["values"], row["none_sources"]), None
         else:
-            action, old, new = "UPDATE", row["before_values"], row["after_values"]
+            action, old = "UPDATE", _told(row["before_values"], row["before_none_sources"])
+            new = _told(row["after_values"], row["after_none_sources"])
         return self._line(event, action, event.schema, event.table, key, old, new)
 
-    def _line(self, event: Any, action: str, schema: str, table: str, key: list[str], old: Any, new: Any) -> str:
+    def _line(
+        self, event: Any, action: str, schema: str | None, table: str | None, key: list[str], old: Any, new: Any
+    ) -> str:
         self.number += 1
-        values = [_plain((new or old)[column]) for column in key] if key and (new or old) else []
+        row = _image({**(old or {}), **(new or {})}) or {}
+        values = [row[column] for column in key] if all(column in row for column in key) else []
         record = None
         if values:
             record = str(values[0]) if len(values) == 1 else json.dumps(values, ensure_ascii=False)
         moment = datetime.datetime.fromtimestamp(event.timestamp, datetime.timezone.utc)
-        changed = sorted(column for column in new if new[column] != old[column]) if old and new else None
+        changed = None
+        if old and new and old.keys() == new.keys():
+            changed = sorted(column for column in new if new[column] != old[column])
         return (
             json.dumps(
                 {
@@ -152,13 +188,24 @@ def _bare(name: str | None) -> str:
     return name[1:-1].replace("``", "`") if name and name.startswith("`") else name or ""
 
 
+def _told(values: dict[str, Any], sources: dict[str, str]) -> dict[str, Any]:
+    """Return a row without columns that the log has not, and without NULLs that are none.
+
+    :param sources: why the package has None for a column.
+    """
+    row = {column: value for column, value in values.items() if sources.get(column) != NONE_SOURCE.COLS_BITMAP}
+    for column in row:
+        source = sources.get(column, NONE_SOURCE.NULL)
+        if source != NONE_SOURCE.NULL:
+            row[column] = "" if source == NONE_SOURCE.EMPTY_SET else source
+    return row
+
+
 def _image(row: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return a row for JSON, without what nobody is to read."""
     if row is None:
         return None
-    return {
-        column: "[REDACTED]" if SENSITIVE.search(column.lower()) else _plain(value) for column, value in row.items()
-    }
+    return {column: REDACTED if SENSITIVE.search(column.lower()) else _plain(value) for column, value in row.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -167,11 +214,20 @@ def _plain(value: Any) -> Any:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         plain = [(os.fsdecode(key) if isinstance(key, bytes) else key, _plain(item)) for key, item in items]
         return dict(plain) if isinstance(value, dict) else [item for _index, item in plain]
+    if isinstance(value, datetime.timedelta):
+        return _time(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, (set, frozenset)):
         return ",".join(sorted(value))
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)
+
+
+def _time(value: datetime.timedelta) -> str:
+    """Return a TIME as the server writes it."""
+    seconds, fraction = divmod(abs(value) // datetime.timedelta(microseconds=1), 1_000_000)
+    text = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    return ("-" if value < datetime.timedelta() else "") + text + (f".{fraction:06}" if fraction else "")
 
 
 def open_file(path: str) -> Any:
@@ -200,7 +256,11 @@ def consume(options: dict[str, Any], path: str, schemas: list[str], server_id: i
         is_mariadb=mariadb,
         slave_heartbeat=HEARTBEAT,
         only_schemas=schemas,
-        only_events=[GtidEvent, MariadbGtidEvent, QueryEvent, XidEvent, XAPrepareEvent, *ROWS],
+        only_events=[
+            *(GtidEvent, MariadbGtidEvent, QueryEvent, XidEvent, XAPrepareEvent),
+            *(*ROWS, PartialUpdateRowsEvent, NotImplementedEvent),
+        ],
+        filter_non_implemented_events=False,
     )
     decoder, file = Decoder(schemas), open_file(path)
     for event in stream:

@@ -168,12 +168,12 @@ def _export(step: Mapping[str, Any], own: Callable[[], Any]) -> list[dict[str, A
 
 def _part(store: ArchiveStore, period: Mapping[str, Any], size: int) -> dict[str, Any]:
     """Return `data` (base64), how many `rows` are in it, the last id (`after`), and whether the file is `complete`."""
-    part, after, complete = _Part(size), int(period["after"]), True
+    part, after, complete = Part(size), int(period["after"]), True
     try:
         for until in _windows(store.bounds_of(period, after), after):
             store.lines(period, after, until, part.add)
             after = until
-    except _FullError:
+    except FullError:
         complete = False
     return {**part.finish(int(period["after"])), "complete": complete}
 
@@ -190,11 +190,11 @@ def _windows(bounds: Sequence[tuple[int, int]], after: int) -> Iterator[int]:
     yield LAST_ID
 
 
-class _FullError(Exception):
+class FullError(Exception):
     """There is no more room in a part."""
 
 
-class _Part:
+class Part:
     """Lines, compressed as a gzip file of their own; such files one after the other are one, too."""
 
     def __init__(self, size: int) -> None:
@@ -212,7 +212,7 @@ class _Part:
         if self._waiting >= _TOGETHER:
             self._compress()
             if len(self._data) >= self._size:
-                raise _FullError
+                raise FullError
 
     def finish(self, after: int) -> dict[str, Any]:
         """Return what it has become.

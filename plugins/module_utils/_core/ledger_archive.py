@@ -204,20 +204,14 @@ class ArchiveCheck:
             self.problems.append(problem)
 
 
-def verify(
-    entries: Sequence[Entry], digests: Sequence[str], keys: Any, archives: Iterable[str], days: tuple[Any, Any]
+def verify_archives(
+    entries: Sequence[Entry], vouched: Sequence[Entry], archives: Iterable[str], days: tuple[Any, Any]
 ) -> tuple[list[Problem], int]:
-    """Return what is wrong with a ledger and archives, and how many lines were compared.
+    """Return what is wrong with archives, and how many lines were compared.
 
-    :param digests: what each line of the ledger calls its own digest.
-    :param keys: trusted keys by name.
+    :param vouched: those of the ledger's entries that may explain or accept anything.
     :param days: the first and the last day of which all rows must be there, or None for those of the archives.
     """
-    problems = ledger_check.check_ledger(entries, digests, keys)
-    vouched = ledger_check.vouched(entries, problems)
-    settled = ledger_check.settled(vouched)
-    unexplained = ledger_check.unexplained(vouched)
-    problems += [problem for problem in unexplained if ledger_check.identity(vars(problem)) not in settled]
     check = ArchiveCheck(entries, vouched)
     given = False
     for path in files_of(archives):
@@ -225,7 +219,7 @@ def verify(
         check.read(path)
     if given:
         check.finish(*days)
-    return problems + check.problems, check.rows
+    return check.problems, check.rows
 
 
 def files_of(paths: Iterable[str]) -> Iterator[str]:

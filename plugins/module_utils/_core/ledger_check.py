@@ -261,6 +261,19 @@ def accepted(entries: Sequence[Entry]) -> list[dict[str, object]]:
     return [dict(known) for entry in entries if entry.seal.kind == RESYNC for known in entry.seal.attested["accepted"]]
 
 
+def accepted_rows(entries: Sequence[Entry]) -> dict[int, dict[int, str]]:
+    """Return the rows that the key's holder has accepted as they are, by the number of their seal and their id.
+
+    Each has the hash (hex) of what it was by then; an empty one when it was not there any more.
+    """
+    found: dict[int, dict[int, str]] = {}
+    for known in accepted(entries):
+        if known["type"] in ("modified_row", "deleted_row") and known.get("block") and known.get("id"):
+            leaf = str(known.get("leaf") or "") if known["type"] == "modified_row" else ""
+            found.setdefault(int(str(known["block"])), {})[int(str(known["id"]))] = leaf
+    return found
+
+
 def identity(fields: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what makes two problems the same."""
     return tuple(fields.get(name) for name in ("type", "block", "id", "object", "leaf"))
@@ -269,6 +282,15 @@ def identity(fields: Mapping[str, Any]) -> tuple[Any, ...]:
 def settled(entries: Sequence[Entry]) -> set[tuple[Any, ...]]:
     """Return the identities of what was accepted for good: an object without a block may be altered again."""
     return {identity(known) for known in accepted(entries) if known.get("block") or known.get("id")}
+
+
+def unsettled(entries: Sequence[Entry]) -> list[Problem]:
+    """Return what :func:`unexplained` finds and nobody has accepted for good.
+
+    :param entries: those that are signed as they have to be.
+    """
+    known = settled(entries)
+    return [problem for problem in unexplained(entries) if identity(vars(problem)) not in known]
 
 
 def _state(waiting: Sequence[int], unsigned: Sequence[int]) -> str:

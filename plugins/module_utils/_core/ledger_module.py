@@ -13,9 +13,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
+from . import ledger_check
 from .errors import AuditError
-from .ledger_archive import verify
+from .ledger_archive import verify_archives
 from .ledger_file import read_ledger
+from .shipped_check import verify_shipped
 from .signature import CRYPTOGRAPHY_ERROR, PublicKey, read_public_key, trusted_keys
 from .verification import Problem, summary
 
@@ -23,6 +25,7 @@ LEDGER_SPEC: dict[str, Any] = {
     "ledger": {"type": "path", "required": True},
     "public_key": {"type": "list", "elements": "path", "required": True},
     "archives": {"type": "list", "elements": "path", "default": []},
+    "shipped": {"type": "list", "elements": "path", "default": []},
     "first_day": {"type": "str"},
     "last_day": {"type": "str"},
     "digest": {"type": "str"},
@@ -56,7 +59,12 @@ def _results(params: Mapping[str, Any]) -> dict[str, Any]:
         raise AuditError("public_key is empty; name at least one file")
     entries, digests = read_ledger(params["ledger"], must_exist=True)
     days = (params["first_day"], params["last_day"])
-    problems, rows = verify(entries, digests, trusted_keys(given, entries), params["archives"], days)
+    problems = ledger_check.check_ledger(entries, digests, trusted_keys(given, entries))
+    vouched = ledger_check.vouched(entries, problems)
+    problems += ledger_check.unsettled(vouched)
+    of_archives, rows = verify_archives(entries, vouched, params["archives"], days)
+    of_shipped, counted = verify_shipped(entries, vouched, params["shipped"], days)
+    problems += of_archives + of_shipped
     real = [entry.seal.digest() for entry in entries]
     if params["digest"] and params["digest"] not in real:
         problems.append(
@@ -71,7 +79,8 @@ def _results(params: Mapping[str, Any]) -> dict[str, Any]:
         "valid": not plain,
         "problems": plain,
         "seals": len(entries),
-        "rows_checked": rows,
+        "rows_checked": rows + counted["rows"],
+        **({"shipped": counted} if params["shipped"] else {}),
         "last_digest": real[-1] if real else None,
         "last_sealed_at": entries[-1].seal.sealed_at if entries else None,
     }

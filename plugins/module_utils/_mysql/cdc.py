@@ -22,10 +22,19 @@ _GTID_MODES = ("OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON")
 #: What an event must hold: every column, by name, of the row before and after.
 _ROWS = {"binlog_format": "ROW", "binlog_row_image": "FULL", "binlog_row_metadata": "FULL"}
 #: In this order: MySQL takes gtid_mode = ON only where consistency is enforced.
-_MYSQL = {"binlog_row_value_options": "", "enforce_gtid_consistency": "ON", "gtid_mode": "ON"}
-_MARIADB = {"gtid_strict_mode": "ON"}
+_MYSQL = {
+    "binlog_row_value_options": "",
+    "binlog_transaction_compression": "OFF",
+    "enforce_gtid_consistency": "ON",
+    "gtid_mode": "ON",
+}
+#: What is compressed, consumers do not read, and most of them do not say so.
+_MARIADB = {"gtid_strict_mode": "ON", "log_bin_compress": "OFF"}
 
-VARIABLES = ("log_bin", "server_id", *_ROWS, *_MYSQL, *_MARIADB, RETENTION)
+#: Whether a replica has its source's changes in its own binary log, under each vendor's name.
+_RELAYED = ("log_slave_updates", "log_replica_updates")
+
+VARIABLES = ("log_bin", "server_id", *_RELAYED, *_ROWS, *_MYSQL, *_MARIADB, RETENTION)
 
 #: The privileges of a consumer, by vendor; information_schema has those of the one on the left and not its other name.
 _PRIVILEGES = {"mariadb": ("REPLICATION SLAVE", "BINLOG MONITOR"), "mysql": ("REPLICATION SLAVE", "REPLICATION CLIENT")}
@@ -38,6 +47,7 @@ class BinlogState:
     :ivar vendor: `mariadb` or `mysql`.
     :ivar current: variables and their values; one that the server does not know is not in it.
     :ivar filters: databases that the binary log has, or leaves out, as the server's own words.
+    :ivar read_only: whether it takes no writes, as a replica does.
     :ivar rights: the privileges of the consumer's account, None without an account, and :ivar connected: whether it
         reads the binary log now.
     """
@@ -47,6 +57,7 @@ class BinlogState:
     filters: Mapping[str, str] = field(default_factory=dict)
     rights: frozenset[str] | None = None
     connected: bool = False
+    read_only: bool = False
 
     @property
     def logs(self) -> bool:
@@ -127,6 +138,11 @@ def problems(state: BinlogState, account: str | None) -> list[Problem]:
     for name, databases in state.filters.items():
         detail = f"{name} = {databases}: changes of other databases, or of these, are not in the binary log"
         found.append(Problem("filtered", detail))
+    if state.read_only and any(state.current.get(name) == "OFF" for name in _RELAYED):
+        detail = (
+            f"{_RELAYED[0]} is OFF: what this server gets from its source is not in its binary log; read the source's"
+        )
+        found.append(Problem("replica", detail))
     if account and not state.connected:
         found.append(Problem("inactive", f"account {account}: no consumer is connected"))
     return found

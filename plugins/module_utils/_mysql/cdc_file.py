@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._core.errors import AuditError
+from .cdc import RETENTION
 from .option_file import OptionFile, path_of, quoted, read_text, unquoted
 from .option_files import OptionFiles
 
@@ -20,6 +21,8 @@ _HEADER = """; changes made here are undone by the next run.
 [mariadb{suffix}]
 """
 _OFF = ("skip_log_bin", "disable_log_bin")
+#: The same setting under its older name, in days: the one that is read last counts.
+_DAYS = "expire_logs_days"
 
 
 class CdcFile(OptionFile):
@@ -30,7 +33,8 @@ class CdcFile(OptionFile):
         if any(name in _OFF for name, _value in options):
             raise AuditError(f"{self.path}: another option file, or the command line, says skip_log_bin; take it out")
         for name, text in _lines(self.wanted or ""):
-            said = [value for option, value in options if option == name]
+            names = (name, _DAYS) if name == RETENTION else (name,)
+            said = [value if option == name else f"{option} {value}" for option, value in options if option in names]
             if not said:
                 raise AuditError(f"{self.path}: the server does not read it; name one that it reads with option_file")
             if said[-1].upper() != text.upper():

@@ -59,7 +59,7 @@ def read(session: Session, account: Account | None) -> BinlogState:
         connected = bool(session.one(_CONNECTED, {"user": account.user})["number"])
     status = _status(session) if current["log_bin"] == "ON" else {}
     filters = {name: status[name] for name in ("Binlog_Do_DB", "Binlog_Ignore_DB") if status.get(name)}
-    return BinlogState(session.vendor, current, filters, rights, connected)
+    return BinlogState(session.vendor, current, filters, rights, connected, session.read_only)
 
 
 def _status(session: Session) -> Mapping[str, Any]:
@@ -99,6 +99,8 @@ def _configure(
             f"{session.database}: log_bin is OFF, which only an option file and a restart change: take skip_log_bin "
             "out or put log_bin in; on a managed service, turn on its backups or binary logs"
         )
+    if file and not file.changed:
+        file.require_effective(module)
     with written(module, file):
         failures = module.reconcile(session, lambda s: plan_variables(read(s, account), wanted), on_replica=True)
         raise_failures(failures, session.database)

@@ -15,6 +15,7 @@ from .._core.info import attempt, parse_request
 from . import trail_catalog
 from .info_queries import INSTALLED
 from .info_trail import refusal, trail_facts
+from .log_files import read_logs
 from .module import MysqlModule
 from .session import Session, pymysql
 from .trail_options import limitations
@@ -42,6 +43,7 @@ def gather(module: MysqlModule, session: Session) -> None:
         },
         read_only=session.read_only,
         event_scheduler=session.on("event_scheduler"),
+        logs=read_logs(session),
         installed=catalog.installed if catalog else session.one(INSTALLED, {"schema": schema})["number"] > 0,
         limitations=[*(limitations(catalog, session) if catalog else ()), *lost],
     )

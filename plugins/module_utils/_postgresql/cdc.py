@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from .._core.errors import AuditError
@@ -29,6 +30,8 @@ MARK = "dbfleet.audit: change data capture "
 SLOT_WAIT = "60s"
 
 _PUBLISH = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true"
+# Or the server refuses UPDATE and DELETE of tables that have stored generated columns and give whole old rows.
+_PUBLISH_GENERATED = f"{_PUBLISH}, publish_generated_columns = stored"
 _CREATE_SLOT = (
     "SELECT pg_create_logical_replication_slot({slot}, {plugin}) FROM set_config('lock_timeout', {wait}, false)"
 )
@@ -71,12 +74,23 @@ class Publication:
     def ours(self) -> bool:
         return self.comment.startswith(MARK)
 
-    @property
-    def memory(self) -> dict[Key, Identity]:
-        """The replica identities that tables had before us."""
+    def entries(self) -> dict[Key, Identity]:
+        """Return the replica identities that tables had before us, under the names that they had then.
+
+        :raises AuditError: where somebody else has written the comment that holds them.
+        """
         if not self.ours:
             return {}
-        return {(schema, name): Identity(*rest) for schema, name, *rest in json.loads(self.comment[len(MARK) :])}
+        try:
+            return {
+                (schema, name): Identity(kind, index, oid=int(next(iter(rest), 0)))
+                for schema, name, kind, index, *rest in json.loads(self.comment[len(MARK) :])
+            }
+        except (ValueError, TypeError):
+            raise AuditError(
+                "the comment of the publication is not as dbfleet.audit wrote it, and it held the replica identities "
+                f"that tables had; put it back, or forget them: COMMENT ON PUBLICATION ... IS '{MARK}[]'"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,8 @@ class CdcCatalog:
 
     :ivar tables: every table, and :ivar identities: the replica identity of each.
     :ivar slot: the row of pg_replication_slots, or None; :ivar slot_ready: whether the server could make one now.
-    :ivar others: whether there are other publications of ours.
+    :ivar others: other publications of ours.
+    :ivar generated: whether publications of this server can have generated columns.
     """
 
     database: str
@@ -94,7 +109,24 @@ class CdcCatalog:
     publication: Publication | None
     slot: Mapping[str, Any] | None
     slot_ready: bool
-    others: bool = False
+    others: Sequence[Publication] = ()
+    generated: bool = False
+
+    @cached_property
+    def shared(self) -> dict[Key, Identity | None]:
+        """What other publications of ours have as well, partitions too, with the replica identities that they know."""
+        parts = {part: None for other in self.others for key in other.members for part in tree(key, self.tables)}
+        entries = {key: identity for other in self.others for key, identity in other.entries().items()}
+        return {part: entries.get(part) for part in parts}
+
+    @cached_property
+    def memory(self) -> dict[Key, Identity]:
+        """The replica identities that tables had before us, under the names that they have now."""
+        entries = self.publication.entries() if self.publication else {}
+        names = {identity.oid: key for key, identity in self.identities.items() if identity.oid}
+        # In a restored database a number is another table's, and that one has an entry under its own name.
+        renamed = {key: names.get(identity.oid, key) for key, identity in entries.items()}
+        return {key if renamed[key] in entries else renamed[key]: identity for key, identity in entries.items()}
 
 
 def require_ours(options: CdcOptions, catalog: CdcCatalog) -> None:
@@ -113,6 +145,8 @@ def require_ours(options: CdcOptions, catalog: CdcCatalog) -> None:
             f"{catalog.database}: the publication {options.publication!r} has got whole schemas by other hands; take "
             "them out: ALTER PUBLICATION ... DROP TABLES IN SCHEMA ..."
         )
+    if publication:
+        publication.entries()
     if slot and (slot["plugin"], slot["database"]) != (options.plugin, catalog.database):
         what = f"plugin {slot['plugin']}, database {slot['database']}" if slot["plugin"] else "for physical replication"
         raise AuditError(
@@ -128,6 +162,7 @@ def plan_present(options: CdcOptions, catalog: CdcCatalog, choice: Choice, plan:
     members = catalog.publication.members if catalog.publication else {}
     for key in [key for key in members if key not in choice.tables]:
         _plan_leaving(options, catalog, key, plan)
+    _plan_strays(catalog, [*members, *choice.tables], plan)
     for key in choice.tables:
         transaction = plan.transaction(".".join(key))
         if options.replica_identity == "full":
@@ -149,8 +184,10 @@ def plan_leaving(options: CdcOptions, catalog: CdcCatalog, plan: Plan) -> None:
         plan.transaction(f"slot {options.slot}", required=True, alone=True).add(
             statement, f"replication slot {options.slot} goes, and with it the WAL that it keeps"
         )
-    for key in catalog.publication.members if catalog.publication else ():
+    members = catalog.publication.members if catalog.publication else {}
+    for key in members:
         _plan_leaving(options, catalog, key, plan)
+    _plan_strays(catalog, list(members), plan)
 
 
 def plan_end(options: CdcOptions, catalog: CdcCatalog, plan: Plan) -> None:
@@ -161,40 +198,48 @@ def plan_end(options: CdcOptions, catalog: CdcCatalog, plan: Plan) -> None:
 
 
 def _memory(options: CdcOptions, catalog: CdcCatalog, choice: Choice) -> dict[Key, Identity]:
-    """Return the replica identities to remember, of all tables that this run leaves or gives the whole row."""
-    publication = catalog.publication
-    old = publication.memory if publication else {}
-    members = publication.members if publication else {}
+    """Return the replica identities to remember, of all tables that this run leaves or gives the whole row.
+
+    A table that is asked for and not published yet is as its owner left it, whatever an earlier run has tried.
+    """
+    members = catalog.publication.members if catalog.publication else {}
     kept = {part for key in members for part in tree(key, catalog.tables)}
-    memory = {key: identity for key, identity in old.items() if key in kept}
+    fresh = {part for key in choice.tables for part in tree(key, catalog.tables)} - kept
+    memory = {
+        key: identity for key, identity in catalog.memory.items() if key in catalog.identities and key not in fresh
+    }
     if options.replica_identity == "full":
         for key in choice.tables:
             for part in tree(key, catalog.tables):
                 identity = catalog.identities[part]
+                shared = catalog.shared.get(part)
                 if identity.kind != FULL:
-                    memory[part] = Identity(identity.kind, identity.index)
+                    memory[part] = Identity(identity.kind, identity.index, oid=identity.oid)
+                elif shared:
+                    memory.setdefault(part, shared)
     return memory
 
 
 def _plan_publication(options: CdcOptions, catalog: CdcCatalog, memory: Mapping[Key, Identity], plan: Plan) -> None:
     place = {"publication": Identifier.of(options.publication)}
+    publish = _PUBLISH_GENERATED if catalog.generated else _PUBLISH
     transaction = plan.transaction(f"publication {options.publication}", required=True)
     if catalog.publication is None:
         transaction.add(
-            sql(f"CREATE PUBLICATION {{publication}} WITH ({_PUBLISH})", **place),
+            sql(f"CREATE PUBLICATION {{publication}} WITH ({publish})", **place),
             f"publication {options.publication} is missing",
             "missing",
         )
     elif not catalog.publication.options_right:
         transaction.add(
-            sql(f"ALTER PUBLICATION {{publication}} SET ({_PUBLISH})", **place),
+            sql(f"ALTER PUBLICATION {{publication}} SET ({publish})", **place),
             f"publication {options.publication} does not publish every change under the root's name",
             "altered",
         )
-    old = catalog.publication.memory if catalog.publication else None
+    old = catalog.memory if catalog.publication else None
     # What is no longer needed is no reason to write.
     if old is None or any(old.get(key) != identity for key, identity in memory.items()):
-        entries = [[*key, identity.kind, identity.index] for key, identity in memory.items()]
+        entries = [[*key, identity.kind, identity.index, identity.oid] for key, identity in memory.items()]
         comment = Literal(MARK + json.dumps(entries, ensure_ascii=False))
         transaction.add(
             sql("COMMENT ON PUBLICATION {publication} IS {comment}", comment=comment, **place),
@@ -239,10 +284,27 @@ def _plan_leaving(options: CdcOptions, catalog: CdcCatalog, key: Key, plan: Plan
         f"{'.'.join(key)} is published and is not to be",
         "altered",
     )
-    memory = catalog.publication.memory if catalog.publication else {}
-    for part in tree(key, catalog.tables):
-        if part in memory and catalog.identities[part].kind == FULL:
-            transaction.add(_identity(part, memory[part]), f"{'.'.join(part)} gets its replica identity back")
+    _plan_back(transaction, catalog, tree(key, catalog.tables))
+
+
+def _plan_strays(catalog: CdcCatalog, keys: Sequence[Key], plan: Plan) -> None:
+    """Add what gives their replica identity back to tables that left by other hands, such as a detached partition."""
+    known = {part for key in keys for part in tree(key, catalog.tables)}
+    for key in catalog.memory:
+        if key in catalog.identities and key not in known:
+            _plan_back(plan.transaction(".".join(key)), catalog, [key])
+
+
+def _plan_back(transaction: Transaction, catalog: CdcCatalog, parts: Sequence[Key]) -> None:
+    memory = catalog.memory
+    for part in parts:
+        now = catalog.identities[part]
+        if part not in memory or now.kind != FULL or part in catalog.shared:
+            continue
+        before = memory[part]
+        if before.kind == "i" and before.index not in now.indexes:
+            before = Identity("d")
+        transaction.add(_identity(part, before), f"{'.'.join(part)} gets its replica identity back")
 
 
 def _identity(key: Key, identity: Identity) -> Sql:

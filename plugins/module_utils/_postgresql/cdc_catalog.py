@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .._core.errors import AuditError
@@ -32,11 +33,18 @@ _DATABASE = """
 SELECT (SELECT jsonb_build_object(
                  'comment', coalesce(obj_description(p.oid, 'pg_publication'), ''),
                  'everything', p.puballtables OR {schemas},
-                 'options_right', p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot)
+                 'options_right', p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot
+                                  AND {generated})
         FROM pg_publication AS p WHERE p.pubname = %(publication)s) AS publication,
-       EXISTS (SELECT FROM pg_publication AS p
-               WHERE p.pubname <> %(publication)s
-                 AND starts_with(obj_description(p.oid, 'pg_publication'), %(mark)s)) AS others,
+       (SELECT jsonb_agg(jsonb_build_array(
+                 obj_description(p.oid, 'pg_publication'),
+                 (SELECT coalesce(jsonb_agg(jsonb_build_array(n.nspname, c.relname)), '[]')
+                  FROM pg_publication_rel AS m JOIN pg_class AS c ON c.oid = m.prrelid
+                       JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                  WHERE m.prpubid = p.oid)))
+        FROM pg_publication AS p
+        WHERE p.pubname <> %(publication)s
+          AND starts_with(obj_description(p.oid, 'pg_publication'), %(mark)s)) AS others,
        (SELECT jsonb_agg(jsonb_build_array(n.nspname, c.relname, {restricted}) ORDER BY n.nspname, c.relname)
         FROM pg_publication AS p JOIN pg_publication_rel AS m ON m.prpubid = p.oid
              JOIN pg_class AS c ON c.oid = m.prrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -50,7 +58,14 @@ SELECT (SELECT jsonb_build_object(
                    WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
                      AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END),
                  EXISTS (SELECT FROM pg_index AS i
-                         WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate)))
+                         WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate),
+                 c.oid::bigint,
+                 (SELECT coalesce(jsonb_agg(x.relname), '[]')
+                  FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid
+                  WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate),
+                 (SELECT coalesce(string_agg(DISTINCT a.attgenerated::text, ''), '')
+                  FROM pg_attribute AS a
+                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '')))
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_') AS identities
 """
@@ -66,6 +81,9 @@ WHERE s.slot_name = %(slot)s
 
 #: Since then, publications have lists of columns, conditions on rows, and whole schemas.
 _NARROWED_VERSION = 150000
+
+#: Since then, generated columns are published on demand, and needed in a replica identity.
+_GENERATED_VERSION = 180000
 
 
 def read_server(session: Session) -> ServerCatalog:
@@ -95,7 +113,9 @@ def read_database(session: Session, options: CdcOptions, schema: str, slot_ready
     narrowed = session.version_number >= _NARROWED_VERSION
     schemas = "EXISTS (SELECT FROM pg_publication_namespace AS s WHERE s.pnpubid = p.oid)" if narrowed else "false"
     restricted = "m.prqual IS NOT NULL OR m.prattrs IS NOT NULL" if narrowed else "false"
+    stored = session.version_number >= _GENERATED_VERSION
     query = _DATABASE.replace("{schemas}", schemas).replace("{restricted}", restricted)
+    query = query.replace("{generated}", "p.pubgencols = 's'" if stored else "true")
     row = session.one(query, {"publication": options.publication, "mark": MARK})
     publication = None
     if row.publication:
@@ -104,12 +124,22 @@ def read_database(session: Session, options: CdcOptions, schema: str, slot_ready
     return CdcCatalog(
         session.database,
         read_tables(session, schema),
-        {(schema_name, name): Identity(*rest) for schema_name, name, *rest in row.identities or []},
+        {(schema_name, name): _identity(*rest) for schema_name, name, *rest in row.identities or []},
         publication,
         read_slot(session, options.slot) if options.slot else None,
         slot_ready,
-        row.others,
+        [
+            Publication(comment, False, True, dict.fromkeys(map(tuple, members), False))
+            for comment, members in row.others or []
+        ],
+        stored,
     )
+
+
+def _identity(
+    kind: str, index: str, usable: bool, keyed: bool, oid: int, indexes: Sequence[str], generated: str
+) -> Identity:
+    return Identity(kind, index, usable, keyed, oid, tuple(indexes), generated)
 
 
 def require_plugin(session: Session, plugin: str) -> None:

@@ -66,8 +66,9 @@ class _Run:
     def plan(self, session: Session) -> Plan:
         self.read(session)
         params, catalog = self.module.params, self.catalog
-        self.choice = choose(self.patterns, catalog.tables, catalog.identities, catalog.database)
-        if self.options.replica_identity == "keep":
+        whole_rows = self.options.replica_identity == "full"
+        self.choice = choose(self.patterns, catalog.tables, catalog.identities, catalog.database, whole_rows)
+        if not whole_rows:
             require_identities(self.choice, catalog.tables, catalog.identities)
         new_slot = bool(self.options.slot) and catalog.slot is None
         wanted = SettingOptions(params["max_slot_wal_keep_size"], params["configure"], new_slot)

@@ -33,7 +33,7 @@ def problems(slot: Mapping[str, Any] | None, name: str, max_lag: int, server: Se
     if slot is None and server.decodes and server.has_room:
         return [Problem("missing", f"slot {name}: it is not there, and changes are in no stream")]
     if slot is None:
-        waits = "wal_level" if not server.decodes else "max_replication_slots"
+        waits = server.waits_for or "max_replication_slots"
         detail = f"the slot is not made yet: {waits} waits for a restart of the server; run this again after it"
         return [Problem("restart", detail)]
     limit = server.settings[LIMIT].value

@@ -16,7 +16,7 @@ from .._core.sql import Literal, sql
 from .settings import ABOVE_FILES, Line, text_of
 
 LIMIT = "max_slot_wal_keep_size"
-SETTINGS = ("wal_level", "max_replication_slots", LIMIT)
+SETTINGS = ("wal_level", "max_replication_slots", "max_wal_senders", LIMIT)
 
 _NO_LIMIT = "-1"
 _SIZE = re.compile(r"([1-9]\d*) ?(MB|GB|TB)")
@@ -54,7 +54,14 @@ class ServerCatalog:
 
     @property
     def decodes(self) -> bool:
-        return self.settings["wal_level"].value == "logical"
+        return self.waits_for is None
+
+    @property
+    def waits_for(self) -> str | None:
+        """The setting without which no consumer gets any changes as the server runs."""
+        if self.settings["wal_level"].value != "logical":
+            return "wal_level"
+        return "max_wal_senders" if self.settings["max_wal_senders"].value == "0" else None
 
     @property
     def has_room(self) -> bool:
@@ -106,6 +113,8 @@ def plan_settings(server: ServerCatalog, options: SettingOptions, plan: Plan) ->
     if options.new_slot:
         if server.next_start("wal_level") != "logical":
             _add(transaction, server, options.configure, "wal_level", "logical")
+        if server.next_start("max_wal_senders") == "0":
+            _add(transaction, server, options.configure, "max_wal_senders", "10")
         if server.slots >= int(server.next_start("max_replication_slots")):
             # Room for the next one too: each raise costs a restart.
             _add(transaction, server, options.configure, "max_replication_slots", str(server.slots + 4))

@@ -51,10 +51,15 @@ class Choice:
 
 
 def choose(
-    patterns: Sequence[Pattern], tables: Mapping[Key, PgTable], identities: Mapping[Key, Identity], database: str
+    patterns: Sequence[Pattern],
+    tables: Mapping[Key, PgTable],
+    identities: Mapping[Key, Identity],
+    database: str,
+    whole_rows: bool = True,
 ) -> Choice:
     """Match patterns with tables. A partition goes with its root, an inheritance child with its parent.
 
+    :param whole_rows: whether the tables are to have the replica identity FULL.
     :raises AuditError: for a pattern that matches nothing, and a table that is named and cannot be published.
     """
     for pattern in patterns:
@@ -64,7 +69,7 @@ def choose(
     for key, table in tables.items():
         if not _is_meant(key, patterns, tables) or (table.root and _is_meant(table.root, patterns, tables)):
             continue
-        obstacle = _obstacle(table, identities.get(key))
+        obstacle = _obstacle(table, identities.get(key), whole_rows)
         if not obstacle:
             choice.tables[key] = table
             continue
@@ -85,7 +90,7 @@ def _is_meant(key: Key, patterns: Sequence[Pattern], tables: Mapping[Key, PgTabl
     return False
 
 
-def _obstacle(table: PgTable, identity: Identity | None) -> str:
+def _obstacle(table: PgTable, identity: Identity | None, whole_rows: bool) -> str:
     if table.kind not in ("r", "p"):
         return "it is a view or a foreign table, whose changes are in no WAL of this server"
     if table.persistence == "u":
@@ -95,6 +100,11 @@ def _obstacle(table: PgTable, identity: Identity | None) -> str:
     if table.kind == "p" and identity and not identity.keyed:
         # A partition gets the default identity, whatever its root has.
         return "it is partitioned and has no primary key: each new partition would refuse every UPDATE and DELETE"
+    if whole_rows and identity and "v" in identity.generated:
+        return (
+            "it has a virtual generated column, with which the server would refuse every UPDATE and DELETE; take "
+            "`replica_identity: keep`"
+        )
     return ""
 
 

@@ -16,6 +16,7 @@ from .._core.exemption import parse_exemptions_of_databases
 from .._core.info import Request, parse_request
 from .catalog_snapshot import catalog_changes
 from .info_trail import trail_facts
+from .log_files import read_logs
 from .login import Login, limitations, login_query
 from .module import PostgresqlModule
 from .restart_facts import read_restart
@@ -61,6 +62,7 @@ def gather(module: PostgresqlModule, session: Session) -> None:
         catalog_changes=catalog_changes(session, module.params["schema"]),
         pending_restart=server.pending_restart,
         restart=read_restart(session) if login.superuser else None,
+        logs=read_logs(session) if login.superuser else None,
     )
     if request.wanted:
         # That a pattern leaves out what is closed to the login is nothing to report; a name is.

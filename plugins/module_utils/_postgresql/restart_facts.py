@@ -37,7 +37,7 @@ SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)::int AS process,
         WHERE f.error IS NOT NULL AND f.sourcefile IS NOT NULL AND s.context IS DISTINCT FROM 'postmaster') AS errors
 """
 
-_DEBIAN_CLUSTER = re.compile(r"/etc/postgresql/([^/]+)/([^/]+)/postgresql\.conf")
+DEBIAN_CLUSTER = re.compile(r"/etc/postgresql/([^/]+)/([^/]+)/postgresql\.conf")
 _PG_CTLCLUSTER = "pg_ctlcluster"
 
 
@@ -47,7 +47,7 @@ def read_restart(session: Session) -> dict[str, Any]:
     Only a superuser may read this.
     """
     facts = session.one(_FACTS)
-    debian = _DEBIAN_CLUSTER.fullmatch(facts.config_file)
+    debian = DEBIAN_CLUSTER.fullmatch(facts.config_file)
     return {
         "process": facts.process,
         "system_identifier": facts.system_identifier,
@@ -60,11 +60,16 @@ def read_restart(session: Session) -> dict[str, Any]:
     }
 
 
+def debian_log(version: str, cluster: str) -> str:
+    """Return the file that Debian's tools start a cluster with."""
+    return f"/var/log/postgresql/postgresql-{version}-{cluster}.log"
+
+
 def _logs(facts: Any, cluster: Sequence[str] | None) -> list[str]:
     """Return the file of the server's own collector, if it has one, and the file that it is to start with."""
     collected = [os.path.join(facts.data_directory, facts.log)] if facts.log else []
     if cluster:
-        return [*collected, "/var/log/postgresql/postgresql-{}-{}.log".format(*cluster)]
+        return [*collected, debian_log(*cluster)]
     return [*collected, f"{facts.data_directory}/dbfleet_restart.log"]
 
 

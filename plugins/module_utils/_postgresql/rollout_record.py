@@ -18,9 +18,11 @@ from .seal_inventory import EVENT, Inventory
 from .session import Session
 
 _EXISTS = """
-SELECT to_regclass({inventory}) IS NOT NULL AND EXISTS (
-         SELECT FROM pg_proc AS p
-         WHERE p.pronamespace = to_regnamespace({schema_text}) AND p.proname = 'record_event') AS made
+SELECT CASE WHEN has_schema_privilege(to_regnamespace({schema_text})::oid, 'USAGE')
+            THEN to_regclass({inventory}) IS NOT NULL AND EXISTS (
+                   SELECT FROM pg_proc AS p
+                   WHERE p.pronamespace = to_regnamespace({schema_text}) AND p.proname = 'record_event')
+            ELSE false END AS made
 """
 
 _WANTED = """

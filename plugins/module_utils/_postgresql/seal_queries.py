@@ -76,15 +76,23 @@ FROM {schema}.seal AS c WHERE c.number > {after} ORDER BY c.number LIMIT {limit}
 """
 )
 
+#: Who listens here hears of the numbers of seals as they are signed. Never from where changes are recorded: a NOTIFY
+#: there would have all transactions of the server commit one after the other.
+CHANNEL = "dbfleet_audit_seal"
+
 # A chain goes on from what the controller has seen: the predecessor is the one that it names, or is not here at all,
 # after a restore that the key's holder has acknowledged.
-SIGN = """
-UPDATE {schema}.seal AS c
-SET previous = n.previous, digest = n.digest, key = n.key, signature = n.signature
-FROM jsonb_to_recordset({signed})
-  AS n (number bigint, sealed_at text, root text, previous text, digest text, key text, signature text)
-WHERE c.number = n.number AND c.signature IS NULL AND encode(c.root, 'hex') IS NOT DISTINCT FROM n.root
-  AND to_char(c.sealed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') = n.sealed_at
+SIGN = f"""
+WITH signed AS (
+  UPDATE {{schema}}.seal AS c
+  SET previous = n.previous, digest = n.digest, key = n.key, signature = n.signature
+  FROM jsonb_to_recordset({{signed}})
+    AS n (number bigint, sealed_at text, root text, previous text, digest text, key text, signature text)
+  WHERE c.number = n.number AND c.signature IS NULL AND encode(c.root, 'hex') IS NOT DISTINCT FROM n.root
+    AND to_char(c.sealed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') = n.sealed_at
+  RETURNING c.number
+)
+SELECT pg_notify('{CHANNEL}', max(s.number)::text) FROM signed AS s HAVING count(*) > 0
 """
 
 UNSIGNED = """

@@ -21,8 +21,8 @@ from .session import LOCK_PLACES, Session
 
 _INSTALLED = "SELECT to_regclass({state}) IS NOT NULL AS installed"
 
-_ROWS = "{schema}.audit_log_data"
-_ROWS_MOVING = "(SELECT * FROM {schema}.audit_log_data UNION ALL SELECT * FROM {schema}.audit_log_moving)"
+ROWS = "{schema}.audit_log_data"
+ROWS_MOVING = "(SELECT * FROM {schema}.audit_log_data UNION ALL SELECT * FROM {schema}.audit_log_moving)"
 _MOVING = "SELECT to_regclass({moving}) IS NOT NULL AS moving"
 
 #: What the virtual transaction of a prepared transaction begins with whose session the server has no memory of.
@@ -43,7 +43,7 @@ class SealStore:
             "moving": Literal(f"{name}.audit_log_moving"),
             "id_index": Literal(f"{name}.audit_log_id_idx"),
             "catch_all": Literal(f"{name}.audit_log_future"),
-            "rows": sql(_ROWS, schema=Identifier.of(schema)),
+            "rows": sql(ROWS, schema=Identifier.of(schema)),
             "last_id": sql(queries.LAST_ID, schema=Identifier.of(schema)),
             "next_number": sql(queries.NEXT_NUMBER, schema=Identifier.of(schema)),
             **LOCK_PLACES,
@@ -164,7 +164,7 @@ class SealStore:
             # Rows that are being moved cannot be seen; whoever moves them has to end first.
             self._one("SELECT pg_advisory_lock_shared({lock_class}, {lock_object})")
         if self._one(_MOVING).moving:
-            self.places["rows"] = sql(_ROWS_MOVING, schema=self.places["schema"])
+            self.places["rows"] = sql(ROWS_MOVING, schema=self.places["schema"])
         rows = self._compare(queries.FINDINGS, after, until, exempt, limit=Literal(limit))
         return [row._asdict() for row in rows]
 

@@ -108,6 +108,11 @@ def test_what_no_consumer_could_read_is_refused(stream):
     assert not (stream.folder / FILE).exists()
     other.unlink()
     assert cdc(schema, configure=True, binlog_expire_logs_seconds=WEEK).changed
+    # What another file says later counts from the next start on, whether ours is new or not.
+    other.write_text("[mysqld]\nexpire-logs-days = 0\n", encoding="utf-8")
+    result = cdc(schema, configure=True, binlog_expire_logs_seconds=WEEK, may_fail=True)
+    assert "binlog_expire_logs_seconds = expire_logs_days 0 is what the server reads later" in result.msg
+    other.unlink()
 
 
 def test_a_consumer_lands_every_change_in_the_trails_shape(stream, consumer):
@@ -137,6 +142,47 @@ def test_a_consumer_lands_every_change_in_the_trails_shape(stream, consumer):
     assert {event["changed_by"] for event in landed} == {None}
     assert {event["schema_name"] for event in landed} == {schema.name}
     assert landed[0]["id"] == f"{landed[0]['transaction_id']}:1"
+
+
+def test_what_the_log_has_not_is_not_made_up(stream, consumer):
+    schema = stream.schema
+    schema.execute("CREATE TABLE thin (id INT PRIMARY KEY, a INT, s SET('p', 'q'))")
+    with consumer.running():
+        consumer.wait(lambda _events: consumer.file.exists())
+        # As a session of an application does that is older than the module's run.
+        schema.execute("SET SESSION binlog_row_image = MINIMAL")
+        schema.execute("INSERT INTO thin VALUES (1, NULL, '')")
+        schema.execute("UPDATE thin SET a = 3")
+        schema.execute("SET SESSION binlog_row_image = FULL")
+        landed = consumer.wait_for("thin", 2)
+    assert [(event["old_values"], event["new_values"]) for event in landed] == [
+        (None, {"id": 1, "a": None, "s": ""}),
+        ({"id": 1}, {"a": 3}),
+    ]
+    assert (landed[1]["record_id"], landed[1]["changed_columns"]) == ("1", None)
+
+
+def test_changes_that_cannot_be_read_are_a_gap_that_is_landed(stream, consumer):
+    schema = stream.schema
+    schema.execute("CREATE TABLE gap (id INT PRIMARY KEY, token VARCHAR(9), at TIME, body TEXT)")
+    with consumer.running():
+        consumer.wait(lambda _events: consumer.file.exists())
+        schema.execute("SET SESSION binlog_format = STATEMENT")
+        schema.execute("INSERT INTO gap VALUES (1, 'x', '01:02:03', NULL)")
+        schema.execute("SET SESSION binlog_format = ROW")
+        schema.execute("SET GLOBAL log_bin_compress = ON")
+        schema.execute("INSERT INTO gap VALUES (2, 'y', NULL, repeat('x', 2000))")
+        assert cdc(schema, configure=True)["statements"] == ["SET GLOBAL `log_bin_compress` = 'OFF'"]
+        schema.execute("ALTER TABLE gap DROP PRIMARY KEY, ADD PRIMARY KEY (token)")
+        schema.execute("UPDATE gap SET id = 3 WHERE id = 1")
+        landed = consumer.wait(lambda events: len(events) == 3)
+    assert [event["action"] for event in landed] == ["MISSED", "MISSED", "UPDATE"]
+    assert ["statement" in landed[0]["context"]["reason"], "compressed" in landed[1]["context"]["reason"]] == [
+        True,
+        True,
+    ]
+    assert landed[2]["record_id"] == "[REDACTED]"
+    assert landed[2]["new_values"]["at"] == "01:02:03"
 
 
 def test_a_consumer_that_is_killed_carries_on_and_loses_nothing(stream, consumer):
