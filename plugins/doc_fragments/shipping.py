@@ -46,8 +46,9 @@ options:
     type: path
   from_seal:
     description:
-      - Number of the seal to begin with, for one run; with V(0), the one after the cursor's. For a destination that has
-        lost rows, or one that is not to get what was sealed before.
+      - Number of the seal to begin with; with V(0), the one after the cursor's. For a destination that has lost rows,
+        or one that is not to get what was sealed before. To be given for one run, which begins by having the cursor
+        say it, so that the next one goes on even where this one fails.
     type: int
     default: 0
   follow:

@@ -60,7 +60,9 @@ class ShipAction(StorageAction):
         key, keys = self.signing_key("signing_key"), self.public_keys()
         if not (key or keys):
             raise AuditError("public_key is missing, or signing_key to seal before: rows are compared with the ledger")
-        ledger = FollowedLedger(ledger_at(self.option("ledger")), [*keys, *([key.public] if key else [])])
+        previous = self.signing_key("previous_signing_key")
+        keys += [one.public for one in (key, previous) if one]
+        ledger = FollowedLedger(ledger_at(self.option("ledger")), keys)
         server, database = self.log_names()
         origin = {"server": server, "database": database}
         destination = self._destination(origin, ledger.entries)

@@ -10,9 +10,9 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import Entry, Seal
@@ -34,6 +34,12 @@ class Position:
     destination: str
     seal: int
     digest: str
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Position:
+        """Return the position that a file describes; TypeError or ValueError when it describes none."""
+        found = cls(**fields)
+        return replace(found, seal=int(found.seal))
 
     def check(self, entries: Sequence[Entry], path: str) -> None:
         """Refuse a ledger that this is not a position in.
@@ -89,7 +95,7 @@ class Cursor:
         """
         try:
             with open(self.path, encoding="utf-8") as file:
-                return Position(**json.load(file))
+                return Position.of(json.load(file))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
@@ -101,26 +107,31 @@ class Cursor:
     def write(self, destination: str, seal: Seal) -> None:
         """Keep a position; on disk when this returns."""
         position = Position(seal.chain, destination, seal.number, seal.digest())
-        temporary = f"{self.path}.{secrets.token_hex(4)}.new"
+        # One name, so that a run that was killed leaves nothing behind for good; only who has the lock writes.
+        temporary = f"{self.path}.new"
         with self._writing():
-            try:
-                with open(
-                    os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE), "w", encoding="utf-8"
-                ) as file:
-                    json.dump(asdict(position), file)
-                    file.write("\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, self.path)
-            except OSError:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                raise
-            handle = os.open(os.path.dirname(self.path), os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE)
+            with open(handle, "w", encoding="utf-8") as file:
+                json.dump(asdict(position), file)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+            self._sync()
+
+    def remove(self) -> None:
+        """Keep that nothing was shipped yet."""
+        with self._writing():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+            self._sync()
+
+    def _sync(self) -> None:
+        handle = os.open(os.path.dirname(self.path), os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -32,6 +32,9 @@ Messages = Callable[[], Iterator[Message]]
 #: Seconds between two tries: the first pause, and the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
+#: Characters of a URL in a file's name, which a database's name is in as well.
+_LONGEST_SLUG = 40
+
 #: Of gzip, as archives have it: a little larger than with its usual 6, in much less time.
 LEVEL = 4
 
@@ -154,7 +157,7 @@ def tls_context(collector: Mapping[str, Any]) -> ssl.SSLContext:
 
 def slug(text: str) -> str:
     """Return a text as a part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_.")[:100]
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_.")[:_LONGEST_SLUG]
 
 
 def split_url(url: str, schemes: Sequence[str]) -> SplitResult:

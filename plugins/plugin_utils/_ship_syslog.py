@@ -136,18 +136,24 @@ def _end(connection: socket.socket) -> None:
 
 def _said_goodbye(connection: ssl.SSLSocket, seconds: float) -> bool:
     """End what we send by TLS; tell whether the other side's end of it is still to come."""
-    while True:
-        try:
-            connection.unwrap()
-            return False
-        except ssl.SSLEOFError:
-            # It has ended the connection below TLS, as many do.
-            return False
-        except ssl.SSLWantReadError:
-            return True
-        except ssl.SSLWantWriteError:
-            if not select.select([], [connection], [], seconds)[1]:
-                raise TimeoutError("timed out") from None
+    while (waits := _goodbye(connection)) is None:
+        if not select.select([], [connection], [], seconds)[1]:
+            raise TimeoutError("timed out")
+    return waits
+
+
+def _goodbye(connection: ssl.SSLSocket) -> bool | None:
+    """Try to; None when there is no room for it yet."""
+    try:
+        connection.unwrap()
+    except ssl.SSLWantWriteError:
+        return None
+    except ssl.SSLWantReadError:
+        return True
+    except ssl.SSLEOFError:
+        # It has ended the connection below TLS, as many do.
+        return False
+    return False
 
 
 def _require_acknowledged(connection: socket.socket, seconds: float) -> None:

@@ -113,9 +113,11 @@ class Shipping:
 
         :raises AuditError: when something of it cannot be; the cursor is behind what was acknowledged then.
         """
-        seals = self.due()
-        if self.from_seal is not None and not seals:
+        if self.from_seal is not None:
+            # Before anything is sent: however this run ends, the next one goes on from there.
             self._begin_behind(self.from_seal - 1)
+            self.from_seal = None
+        seals = self.due()
         blocks = Blocks(self.step, self.entries())
         for index, seal in enumerate(seals):
             rows = size = 0
@@ -130,8 +132,6 @@ class Shipping:
 
             self.destination.deliver(seal, messages)
             self.cursor.write(self.destination.name, seal)
-            # From here on the cursor says it.
-            self.from_seal = None
             self.shipped.append(seal)
             self.rows, self.bytes = self.rows + rows, self.bytes + size
             self._progress(len(seals) - index - 1)
@@ -152,7 +152,7 @@ class Shipping:
             )
 
     def _begin_behind(self, number: int) -> None:
-        """Have the next run begin behind a seal, with nothing to ship yet.
+        """Have the cursor say that a seal, and all before it, need not be shipped.
 
         :raises AuditError: when there is none of that number.
         """
@@ -161,6 +161,8 @@ class Shipping:
             raise AuditError(f"from_seal is {number + 1}, and the ledger has no seal {number} before it")
         if found:
             self.cursor.write(self.destination.name, found[0])
+        else:
+            self.cursor.remove()
 
     def _progress(self, left: int) -> None:
         if time.monotonic() - self._said > _SAY:

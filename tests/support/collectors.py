@@ -88,17 +88,21 @@ class HttpCollector:
 class SyslogCollector:
     """A server of syslog over TLS.
 
+    :param asks: whether it refuses whoever does not show its own certificate.
     :ivar messages: what came, without the lengths.
     :ivar resets: how many of the next connections are reset with half of what was sent unread.
     """
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path, asks: bool = False) -> None:
         collector = self
         self.messages: list[str] = []
         self.resets = 0
         self.certificate = directory / "collector.crt"
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, _make_certificate(self.certificate))
+        if asks:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.certificate)
 
         class Handler(socketserver.BaseRequestHandler):
             """One connection."""

@@ -4,22 +4,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import email.utils
+import hashlib
+import http.client
 import json
 import pathlib
+import socket
+import threading
 import time
+import typing as t
 
 import pytest
+from collectors import SyslogCollector
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import GENESIS, Entry, Seal
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.ship_step import COLLECTOR_SPEC, GAP, WINDOW, windows
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.shipped import message, parse
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.shipped import Message, message, parse
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.shipped_check import ShippedCheck
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._ship_cursor import Cursor
-from ansible_collections.dbfleet.audit.plugins.plugin_utils._ship_destination import fingerprint, slug, split_url
-from ansible_collections.dbfleet.audit.plugins.plugin_utils._ship_http import Http, _retry_after, batches
-from ansible_collections.dbfleet.audit.plugins.plugin_utils._ship_syslog import framed, rfc5424
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._ship_destination import Files, fingerprint, slug, split_url
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._ship_http import Http, _read, _retry_after, batches
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._ship_syslog import Syslog, framed, rfc5424
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._trail_shipping import ship_lines, ship_logs, ship_problems
 
 SEAL = Seal("4711", 12, "rows", "2026-11-20", ((7, 9),), 3, "00", {}, "2026-11-20T19:03:07.123456Z", GENESIS, "k")
@@ -49,6 +57,73 @@ def test_a_message_of_syslog_is_as_rfc_5424_and_its_frame_as_rfc_5425_say():
     assert framed(sent) == str(len(sent)).encode() + b" " + sent
     unparsed = message(7, b'{"id":7,', SEAL, ORIGIN)
     assert rfc5424(unparsed, SEAL, ORIGIN).startswith(b"<110>1 - pg_3 dbfleet.audit - - [")
+
+
+@contextlib.contextmanager
+def listening(handle: t.Callable[[socket.socket], object]) -> t.Iterator[str]:
+    """Handle connections one after the other; give the URL for syslog without TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    handle(server.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"syslog+tcp://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def deliver(url: str, pause: float = 0, **collector: t.Any) -> None:
+    """Send one message by syslog, and try for half a second."""
+
+    def messages() -> t.Iterator[Message]:
+        time.sleep(pause)
+        yield message(7, LINE, SEAL, ORIGIN)
+
+    Syslog(url, ORIGIN, {**dict.fromkeys(COLLECTOR_SPEC), **collector}, 0.5).deliver(SEAL, messages)
+
+
+def test_what_no_collector_of_syslog_has_read_is_not_acknowledged(tmp_path: pathlib.Path):
+    with contextlib.closing(SyslogCollector(tmp_path, asks=True)) as collector:
+        trusted = {"ca_cert": str(collector.certificate)}
+        # With TLS 1.3, a client learns that it is refused once it has sent everything.
+        with pytest.raises(AuditError, match=r"(?i)certificate.required|reset|before all was sent"):
+            deliver(collector.url, **trusted)
+        key = str(collector.certificate.with_suffix(".key"))
+        deliver(collector.url, **trusted, client_cert=trusted["ca_cert"], client_key=key)
+        assert len(collector.messages) == 1
+    kept: list[socket.socket] = []
+
+    def end_first(connection: socket.socket) -> None:
+        connection.shutdown(socket.SHUT_WR)
+        kept.append(connection)
+
+    # Its system takes the bytes, and nobody will read them.
+    with listening(end_first) as url, pytest.raises(AuditError, match="it ended the connection before all was sent"):
+        deliver(url, pause=0.1)
+    with listening(lambda connection: (connection.makefile("rb").read(), connection.close())) as url:
+        deliver(url)
+
+
+def answered(text: bytes) -> http.client.HTTPResponse:
+    """Return an answer of HTTP that ends, or breaks off, behind a text."""
+    here, there = socket.socketpair()
+    with there:
+        there.sendall(text)
+    with here:
+        response = http.client.HTTPResponse(here)
+    response.begin()
+    return response
+
+
+def test_an_answer_without_an_end_is_not_read_to_it_and_one_that_breaks_off_counts_for_nothing():
+    _read(answered(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone"), time.monotonic() + 5)
+    with pytest.raises(http.client.IncompleteRead):
+        _read(answered(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx"), time.monotonic() + 5)
+    endless = answered(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(100_000))
+    _read(endless, time.monotonic() + 5)
+    assert len(endless.read()) == 100_000 - 65_536
 
 
 def test_what_is_asked_for_is_cut_into_windows_and_leaves_gaps_out():
@@ -105,15 +180,22 @@ def test_a_cursor_that_is_not_of_this_ledger_is_refused_with_a_remedy(tmp_path: 
         cursor.read()
 
 
-def test_names_of_destinations_hold_nothing_secret():
-    collector = dict.fromkeys(COLLECTOR_SPEC)
+def test_names_of_destinations_hold_nothing_secret_and_are_their_own(tmp_path: pathlib.Path):
+    collector = {**dict.fromkeys(COLLECTOR_SPEC), "headers": {}}
     endpoint = Http("https://siem.example.com:8088/ingest/path-token?key=query-token", collector, 1)
     assert endpoint.title == "https://siem.example.com:8088"
     assert endpoint.name.startswith("https_siem.example.com_8088-")
     assert "token" not in endpoint.title + endpoint.name
     assert endpoint.name != Http("https://siem.example.com:8088/other", collector, 1).name
+    said = endpoint._text("Cannot POST /ingest/path-token?key=query-token\n(ingest, path-token, query-token)")
+    assert said == "Cannot POST ***?*** (***, ***, ***)"
     assert len(fingerprint("x")) == 8
     assert slug("/mnt/shipped") == "mnt_shipped"
+    # As parts of a name they are the same.
+    places = [tmp_path / "a_b", tmp_path / "a" / "b"]
+    for place in places:
+        place.mkdir(parents=True)
+    assert len({Files(str(place), (), ({}, {}), None, list).name for place in places}) == 2
     with pytest.raises(AuditError) as caught:
         split_url("https://eve:word@siem.example.com/", ("https",))
     assert "belong into `collector`" in str(caught.value)
@@ -150,3 +232,40 @@ def test_the_role_says_what_is_missing_and_what_was_shipped():
         "FAILED db1: down",
         "db1: 1,204 rows of 3 seals shipped to https://siem, 1 seal behind, since 2026-11-20, 0.8 s",
     ]
+    unknown = {**result, "behind": None, "failed": True, "msg": "the cursor is of another log"}
+    assert ship_lines([unknown], [""], "db1")[1].endswith(
+        " shipped to https://siem, how far behind is not known, 0.8 s"
+    )
+
+
+def test_rows_of_seals_that_were_lost_or_accepted_are_no_less_compared():
+    lines = [b'{"id":%d,"changed_at":"2026-11-20T19:03:07"}' % number for number in (7, 8, 9)]
+    leaves = b"".join(hashlib.sha256(line).digest() for line in lines)
+    seal = dataclasses.replace(SEAL, root=hashlib.sha256(leaves).hexdigest())
+    other = dataclasses.replace(seal, number=15)
+
+    def compared(said: dict[str, t.Any], *rows: bytes) -> tuple[list[tuple[str, int | None]], ShippedCheck]:
+        """Compare rows with a ledger in which a resync has said something."""
+        resync = dataclasses.replace(SEAL, number=13, kind="resync", attested={"accepted": [], **said})
+        check = ShippedCheck([seal, resync, other], [Entry(one, "") for one in (seal, resync, other)])
+        check.take([message(7, row, seal, ORIGIN).text.encode() for row in rows], "export")
+        check.finish(None, None)
+        return [(problem.type, problem.id) for problem in check.problems], check
+
+    lost = {"seals": [[12, 12]]}
+    changed = lines[1].replace(b"2026", b"2025")
+    found, check = compared(lost, *lines)
+    assert (found, check.whole, check.absent) == ([], [12], [15])
+    # The run that shipped it was killed, and then it was gone.
+    assert compared(lost, lines[0])[0] == []
+    assert compared(lost, lines[0], changed, lines[2])[0] == [("modified_row", None)]
+    leaf = hashlib.sha256(changed).hexdigest()
+    accepted = {"accepted": [{"type": "modified_row", "block": 12, "id": 8, "leaf": leaf}]}
+    found, check = compared(accepted, lines[0], changed, lines[2])
+    assert (found, check.whole, check.accepted) == ([], [], [12])
+    assert compared(accepted, *lines)[1].whole == [12]
+    assert compared(accepted, changed, lines[2])[0] == [("deleted_row", 7)]
+    assert compared({"accepted": [{"type": "deleted_row", "block": 12, "id": 7}]}, *lines[1:])[0] == []
+    assert compared({})[0] == [("deleted_row", None)]
+    for garbage in (b"[" * 100_000, b'{"seal":Infinity,"row":"x"}', b"\xff\xfe"):
+        assert parse(garbage) is None

@@ -172,6 +172,12 @@ class ShippedCheck:
         elif not (missing or kept.changed):
             (self.whole if proven else self.accepted).append(number)
 
+    def spans(self, numbers: Iterable[int]) -> list[list[int]]:
+        """Return numbers of seals of rows as pairs of first and last, over those of other seals between them."""
+        every = sorted(self._seals)
+        positions = (bisect.bisect_left(every, number) for number in sorted(numbers))
+        return [[every[first], every[last]] for first, last in ranges(positions)]
+
     def _tell(self, problem: Problem) -> None:
         if len(self.problems) < MOST:
             self.problems.append(problem)
@@ -194,7 +200,7 @@ def verify_shipped(
         check.finish(*days)
     counted: dict[str, Any] = {"rows": check.rows, "duplicates": check.duplicates, "of_other_logs": check.others}
     seals = {"whole_seals": check.whole, "accepted_seals": check.accepted, "absent_seals": check.absent}
-    counted.update({name: [list(pair) for pair in ranges(sorted(numbers))] for name, numbers in seals.items()})
+    counted.update({name: check.spans(numbers) for name, numbers in seals.items()})
     return check.problems, counted
 
 
