@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 import typing as t
 
 import pytest
@@ -95,6 +96,13 @@ class Plugin:
             for match in found
             if match
         ]
+
+    def wait_for(self, operation: str) -> None:
+        """Wait for a record of an operation: the server refuses a client before it tells the plugin."""
+        until = time.monotonic() + 20
+        while not any(record.operation == operation for record in self.log()):
+            assert time.monotonic() < until, f"no {operation} in the log of {self.server.data}"
+            time.sleep(0.05)
 
     def everything(self) -> tuple[t.Any, ...]:
         """Return all that the module could have changed."""

@@ -74,14 +74,14 @@ def listening(handle: t.Callable[[socket.socket], object]) -> t.Iterator[str]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-def deliver(url: str, pause: float = 0, **collector: t.Any) -> None:
-    """Send one message by syslog, and try for half a second."""
+def deliver(url: str, pause: float = 0, timeout: float = 20, **collector: t.Any) -> None:
+    """Send one message by syslog, and try for as many seconds."""
 
     def messages() -> t.Iterator[Message]:
         time.sleep(pause)
         yield message(7, LINE, SEAL, ORIGIN)
 
-    Syslog(url, ORIGIN, {**dict.fromkeys(COLLECTOR_SPEC), **collector}, 0.5).deliver(SEAL, messages)
+    Syslog(url, ORIGIN, {**dict.fromkeys(COLLECTOR_SPEC), **collector}, timeout).deliver(SEAL, messages)
 
 
 def test_what_no_collector_of_syslog_has_read_is_not_acknowledged(tmp_path: pathlib.Path):
@@ -89,7 +89,7 @@ def test_what_no_collector_of_syslog_has_read_is_not_acknowledged(tmp_path: path
         trusted = {"ca_cert": str(collector.certificate)}
         # With TLS 1.3, a client learns that it is refused once it has sent everything.
         with pytest.raises(AuditError, match=r"(?i)certificate.required|reset|before all was sent"):
-            deliver(collector.url, **trusted)
+            deliver(collector.url, timeout=2, **trusted)
         key = str(collector.certificate.with_suffix(".key"))
         deliver(collector.url, **trusted, client_cert=trusted["ca_cert"], client_key=key)
         assert len(collector.messages) == 1
@@ -101,7 +101,7 @@ def test_what_no_collector_of_syslog_has_read_is_not_acknowledged(tmp_path: path
 
     # Its system takes the bytes, and nobody will read them.
     with listening(end_first) as url, pytest.raises(AuditError, match="it ended the connection before all was sent"):
-        deliver(url, pause=0.1)
+        deliver(url, pause=0.5, timeout=2)
     with listening(lambda connection: (connection.makefile("rb").read(), connection.close())) as url:
         deliver(url)
 
