@@ -17,6 +17,9 @@ description:
     and names them in a warning where it does not.
   - Settings take effect at once, by a reload. The library itself has to be loaded when the server starts, which is
     M(dbfleet.audit.postgresql_preload_libraries)'s work; until then the settings wait for it, and extensions too.
+  - Where Patroni runs the server, the settings of the whole server are compared and not written.
+    RV(patroni_parameters) has what M(dbfleet.audit.postgresql_patroni_settings) is to bring into the configuration of
+    the cluster.
   - On a standby only the settings of the whole server are managed. The rest comes from its primary.
 version_added: 0.1.0
 author:
@@ -28,9 +31,11 @@ options:
   state:
     description:
       - With V(absent), all of C(pgaudit.*) that C(ALTER SYSTEM), C(ALTER DATABASE) and C(ALTER ROLE) have set goes, and
-        so do the grants and the role of object auditing, and the extensions in O(extension_databases). Of
-        O(log_connections), O(log_disconnections) and O(log_line_prefix), those that are given go back to what the
-        server's own files say.
+        so do the grants and the role of object auditing, and the extensions in O(extension_databases). What there was
+        of all this before the first run with V(present) comes back, or stays; the server keeps it as
+        C(dbfleet.pgaudit_before). Of O(log_connections), O(log_disconnections) and O(log_line_prefix), those that are
+        given go back in the same way. Where that run never was, nothing is changed.
+      - A login that is no superuser, and a member of a Patroni cluster, keep nothing, so that nothing comes back there.
     type: str
     choices: [present, absent]
     default: present
@@ -116,6 +121,7 @@ options:
     default: false
 seealso:
   - module: dbfleet.audit.postgresql_preload_libraries
+  - module: dbfleet.audit.postgresql_patroni_settings
   - name: pgaudit
     description: The extension, its settings and classes.
     link: https://github.com/pgaudit/pgaudit
@@ -163,6 +169,13 @@ limitations:
   type: list
   elements: str
   sample: []
+patroni_parameters:
+  description:
+    - What the configuration of the Patroni cluster has to have, by name. A parameter without a value is not to be
+      there. Empty where no Patroni runs the server.
+  returned: success
+  type: dict
+  sample: {}
 recorded:
   description: Classes of which a statement was found in what pgaudit logs, with O(self_test).
   returned: success

@@ -19,6 +19,8 @@ description:
   - Nothing is restarted. The list counts from the next start of the server, so a change sets RV(restart_required).
   - A library that is taken out is taken out of what C(ALTER SYSTEM) has written; where a person's own configuration
     file lists nothing else, the module says which line to change.
+  - Where Patroni runs the server, nothing is written. The libraries are checked, and RV(patroni_parameters) has what
+    M(dbfleet.audit.postgresql_patroni_settings) is to bring into the configuration of the cluster.
 version_added: 0.1.0
 author:
   - dbfleet.audit contributors (@dbfleet)
@@ -46,11 +48,13 @@ options:
   keep_written:
     description:
       - With O(state=absent), whether a library stays that a person's own configuration file lists. Without, the module
-        takes it out where it can, and else says which line to change.
+        takes it out where it can, and else says which line to change. Patroni does not say who has listed what, so
+        there it is taken out.
     type: bool
     default: false
 seealso:
   - module: dbfleet.audit.postgresql_pgaudit
+  - module: dbfleet.audit.postgresql_patroni_settings
   - name: shared_preload_libraries in the documentation of PostgreSQL
     description: What the setting does, and which form it has.
     link: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-SHARED-PRELOAD-LIBRARIES
@@ -86,6 +90,11 @@ restart_required:
   returned: success
   type: bool
   sample: true
+patroni_parameters:
+  description: What the configuration of the Patroni cluster has to have; empty where no Patroni runs the server.
+  returned: success
+  type: dict
+  sample: {}
 differences:
   description: What was not as asked, in words.
   returned: success

@@ -101,14 +101,19 @@ def _started(pid: int) -> str:
 
 def _unit_of(pid: int, run: Runner) -> str:
     """Return the unit that runs a process; one that is only somewhere below it, as in a session, does not count."""
-    if not os.path.isdir("/run/systemd/system"):
-        return ""
-    cgroup = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8")
-    for name in {line.rsplit("/", 1)[-1] for line in cgroup.splitlines() if line.endswith(".service")}:
+    for name in services_of(pid):
         code, main = run(("systemctl", "show", "--property=MainPID", "--value", name), "")
         if code == 0 and main.strip() == str(pid):
             return name
     return ""
+
+
+def services_of(pid: int) -> set[str]:
+    """Return the names of the systemd units that a process runs in, as one of their processes or as the only one."""
+    if not os.path.isdir("/run/systemd/system"):
+        return set()
+    cgroup = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8")
+    return {line.rsplit("/", 1)[-1] for line in cgroup.splitlines() if line.endswith(".service")}
 
 
 def _standard_error(pid: int) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 from .._core.errors import AuditError
 from .._core.plan import Plan
 from .._core.sql import Identifier, Literal, Sql, sql
+from .pgaudit_before import Before
 from .pgaudit_settings import PREFIX, meaning, shows_parameters
-from .settings import ABOVE_FILES, Line, place_of
+from .settings import ABOVE_FILES, Line, place_of, require_patroni_counts
 
 #: From here on, ALTER SYSTEM takes a setting of a library that is not loaded.
 _TAKES_UNKNOWN = 170000
@@ -35,6 +36,8 @@ class ServerCatalog:
     :ivar object_role: what there is of the role for object auditing, None when it does not exist.
     :ivar silencers: roles, no superusers, that may change pgaudit's settings for themselves.
     :ivar messages: the settings that say what of a message gets into the server's log, and where.
+    :ivar patroni: name of the Patroni cluster that the server is a member of, empty where it is of none.
+    :ivar before: what there was before the first rollout; None where there was none.
     """
 
     version_number: int
@@ -49,6 +52,13 @@ class ServerCatalog:
     object_role: Mapping[str, Any] | None
     silencers: Sequence[str]
     messages: Mapping[str, str]
+    patroni: str = ""
+    before: Before | None = None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what there was before the first rollout is kept: by ALTER SYSTEM, which has no say under Patroni."""
+        return self.superuser and not self.patroni
 
     @property
     def object_role_used(self) -> str:
@@ -88,6 +98,8 @@ class ServerPlan:
     unmet: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     limitations: list[str] = field(default_factory=list)
+    #: What the configuration of the Patroni cluster has to have; None stands for a parameter that is not to be there.
+    patroni_parameters: dict[str, str | None] = field(default_factory=dict)
 
 
 def plan_server(options: ServerOptions, catalog: ServerCatalog) -> ServerPlan:
@@ -98,7 +110,10 @@ def plan_server(options: ServerOptions, catalog: ServerCatalog) -> ServerPlan:
         if not catalog.in_recovery and catalog.creates_roles:
             _plan_object_role(result, options, catalog)
         return result
-    _plan_cluster(result, options, catalog)
+    if catalog.patroni:
+        _compare_patroni(result, options, catalog)
+    else:
+        _plan_cluster(result, options, catalog)
     if not catalog.in_recovery:
         _plan_object_role(result, options, catalog)
         _plan_scopes(result.plan, options, catalog)
@@ -122,6 +137,28 @@ def _compare(result: ServerPlan, options: ServerOptions, catalog: ServerCatalog)
             f"pgaudit's settings are a superuser's to change, and this login is none; in the service's own parameters, "
             f"load pgaudit and set {told}"
         )
+
+
+def _compare_patroni(result: ServerPlan, options: ServerOptions, catalog: ServerCatalog) -> None:
+    """Say what the cluster's configuration has to have; what ALTER SYSTEM sets counts on one member alone."""
+    unasked = {line.name: line for line in catalog.lines if _unasked(line, options)}
+    wrong = {
+        name
+        for name, text in options.cluster.items()
+        if (lines := catalog.lines_of(name)) and not same(name, lines[-1].text, text)
+    }
+    require_patroni_counts([line for line in catalog.lines if line.name in wrong or line.name in unasked])
+    compared = ServerPlan()
+    _plan_cluster(compared, options, catalog)
+    result.unmet += compared.plan.differences()
+    result.unmet += [
+        f"{name} is {line.text!r} ({place_of([line])}), and not asked for" for name, line in unasked.items()
+    ]
+    result.patroni_parameters = {**options.cluster, **dict.fromkeys(unasked)}
+
+
+def _unasked(line: Line, options: ServerOptions) -> bool:
+    return line.name.startswith(PREFIX) and line.name not in options.cluster
 
 
 def _plan_cluster(result: ServerPlan, options: ServerOptions, catalog: ServerCatalog) -> None:
@@ -269,9 +306,10 @@ _PREFIX_MARKS = {"%m %t %n": "the time", "%u": "the user", "%d": "the database",
 
 
 def plan_object_role_removal(name: str, catalog: ServerCatalog) -> Plan:
-    """Plan the end of the role for object auditing, once it has no grants; one that others use stays."""
+    """Plan the end of the role for object auditing, once it has no grants; one that others use, or made, stays."""
     plan = Plan()
-    if catalog.object_role and not catalog.object_role_used:
+    made = catalog.before is not None and not catalog.before.object_role
+    if catalog.object_role and not catalog.object_role_used and (made or not catalog.remembers):
         plan.transaction(f"role {name}").add(
             sql("DROP ROLE {name}", name=Identifier.of(name)), f"no object is audited by the role {name} any more"
         )

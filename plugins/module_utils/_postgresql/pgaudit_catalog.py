@@ -12,11 +12,13 @@ from typing import Any
 
 from .._core.pattern import Pattern
 from .pgaudit import ServerCatalog
+from .pgaudit_before import SETTING as BEFORE
+from .pgaudit_before import Before
 from .pgaudit_objects import DatabaseCatalog, Relation
 from .pgaudit_options import CONNECTION_SETTINGS, PgauditOptions
 from .pgaudit_settings import PREFIX
 from .session import Session
-from .settings import read_lines
+from .settings import patroni_cluster, read_lines
 
 _SERVER = """
 SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
@@ -123,19 +125,23 @@ def read_server(session: Session, options: PgauditOptions) -> ServerFacts:
     # From 16 on, whoever makes a role is made a member of it, by which alone nobody gets its rights.
     lends = "(a.inherit_option OR a.set_option)" if session.version_number >= 160000 else "true"
     row = session.one(_SERVER.replace("{silencers}", silencers).replace("{lends}", lends), places)
+    # A superuser's to see.
+    lines = read_lines(session, [*CONNECTION_SETTINGS, BEFORE], PREFIX + "%") if row.superuser else []
     catalog = ServerCatalog(
         version_number=session.version_number,
         in_recovery=session.in_recovery,
         superuser=row.superuser,
         creates_roles=row.creates_roles,
         loaded=row.loaded,
-        lines=read_lines(session, CONNECTION_SETTINGS, PREFIX + "%") if row.superuser else [],
+        lines=[line for line in lines if line.name != BEFORE],
         sources={name: source for name, (source, _setting) in row.running.items()},
         current={name: setting for name, (_source, setting) in row.running.items()},
         scoped=_by_scope(row.scoped or []),
         object_role=row.object_role,
         silencers=row.silencers or [],
         messages=row.messages,
+        patroni=patroni_cluster(session),
+        before=Before.parse(lines),
     )
     return ServerFacts(catalog, row.databases, row.roles)
 
@@ -145,6 +151,14 @@ def _by_scope(rows: Sequence[Sequence[str | None]]) -> dict[tuple[str | None, st
     for database, role, name, value in rows:
         scoped.setdefault((database, role), {})[str(name)] = str(value)
     return scoped
+
+
+def existing_roles(session: Session, names: Sequence[str]) -> list[str]:
+    """Return those of the roles that there are."""
+    found = session.all(
+        "SELECT rolname::text AS name FROM pg_roles WHERE rolname = ANY (%(names)s)", {"names": list(names)}
+    )
+    return [row.name for row in found]
 
 
 def read_setting_names(session: Session, catalog: ServerCatalog) -> list[str] | None:

@@ -14,8 +14,9 @@ from typing import Any, Callable
 from .._core.errors import AuditError
 from .._core.plan import Failure, Plan
 from .module import PostgresqlModule
-from .pgaudit import ServerOptions, plan_object_role_removal, plan_server, warnings
-from .pgaudit_catalog import ServerFacts, read_database, read_server, read_setting_names
+from .pgaudit import ServerCatalog, ServerOptions, plan_object_role_removal, plan_server, warnings
+from .pgaudit_before import Before, plan_forgetting, plan_remembering
+from .pgaudit_catalog import ServerFacts, existing_roles, read_database, read_server, read_setting_names
 from .pgaudit_objects import plan_extension, plan_extension_removal, plan_objects
 from .pgaudit_options import PgauditOptions
 from .pgaudit_probe import probe
@@ -31,11 +32,13 @@ class DatabasePlan:
     """What is to be done in one database, and what will then be there.
 
     :ivar objects: number of relations that are audited by object.
+    :ivar had_extension: whether it has the extension now.
     """
 
     plan: Plan
     objects: int
     extension: str | None
+    had_extension: bool
 
 
 def reconcile(module: PostgresqlModule, session: Session) -> None:
@@ -44,17 +47,25 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
     facts = read_server(session, options)
     known = read_setting_names(session, facts.catalog)
     wanted = options.server(known, facts.databases, facts.roles)
+    if not options.present:
+        wanted = _as_before(session, wanted, facts)
     rollout = _Rollout(module, session, options, facts)
     # All of it is planned before any of it is done: what a later database refuses must not leave the first half done.
+    plan_server(wanted, facts.catalog)
     databases = rollout.plan_databases()
-    failures = module.reconcile(
-        session, lambda s: plan_server(wanted, read_server(s, options).catalog).plan, on_replica=True
-    )
-    failures += rollout.reconcile_databases([name for name, planned in databases.items() if planned.plan])
-    if not options.present and not session.in_recovery:
-        failures += module.reconcile(
-            session, lambda s: plan_object_role_removal(options.object_role, read_server(s, options).catalog)
-        )
+    work = [
+        lambda: rollout.reconcile_server(lambda catalog: plan_server(wanted, catalog).plan),
+        lambda: rollout.reconcile_databases([name for name, planned in databases.items() if planned.plan]),
+    ]
+    if options.present:
+        had = [name for name, planned in databases.items() if planned.had_extension]
+        work.insert(0, lambda: rollout.reconcile_server(lambda catalog: _remembering(catalog, had)))
+    else:
+        # What there was before is forgotten when all of it is back.
+        work = [*reversed(work), rollout.reconcile_role]
+    failures = [failure for step in work for failure in step()]
+    if not (options.present or failures):
+        failures = rollout.reconcile_server(lambda catalog: plan_forgetting(catalog.before))
     _report(module, wanted, facts, databases)
     # Only a superuser may have pgaudit's lines sent to the session as well.
     if options.params["self_test"] and facts.catalog.loaded and facts.catalog.superuser and not session.in_recovery:
@@ -77,6 +88,20 @@ class _Rollout:
         if self.facts.catalog.in_recovery:
             return {}
         return {name: self._within(name, self._plan) for name in sorted(names | self.facts.with_object_grants)}
+
+    def reconcile_server(self, planner: Callable[[ServerCatalog], Plan]) -> list[Failure]:
+        """Bring a server, be it a standby, to a plan that needs no more than its own catalogue."""
+        return self.module.reconcile(
+            self.session, lambda s: planner(read_server(s, self.options).catalog), on_replica=True
+        )
+
+    def reconcile_role(self) -> list[Failure]:
+        if self.session.in_recovery:
+            return []
+        name = self.options.object_role
+        return self.module.reconcile(
+            self.session, lambda s: plan_object_role_removal(name, read_server(s, self.options).catalog)
+        )
 
     def reconcile_databases(self, names: Sequence[str]) -> list[Failure]:
         def reconcile_one(session: Session) -> list[Failure]:
@@ -102,9 +127,43 @@ class _Rollout:
         if options.extension_in(name) and options.present:
             loaded = self.facts.catalog.loaded or options.params["assume_loaded"]
             extension = plan_extension(plan, name, catalog, options.params["extension_schema"], loaded)
-        elif options.extension_in(name):
+        elif options.extension_in(name) and self._made_extension(name):
             plan_extension_removal(plan, name, catalog)
-        return DatabasePlan(plan, plan_objects(plan, objects, options.object_role, name, catalog), extension)
+        number = plan_objects(plan, objects, options.object_role, name, catalog)
+        return DatabasePlan(plan, number, extension, catalog.extension is not None)
+
+    def _made_extension(self, database: str) -> bool:
+        """Tell whether the extension came with a rollout; of what a lesser login has made, nothing is known."""
+        before = self.facts.catalog.before
+        return not self.facts.catalog.remembers or (before is not None and database not in before.extensions)
+
+
+def _remembering(catalog: ServerCatalog, extensions: Sequence[str]) -> Plan:
+    """Plan to keep what there is, before the first rollout changes any of it."""
+    if catalog.before or not catalog.remembers:
+        return Plan()
+    automatic = {line.name: line.text for line in catalog.lines if line.automatic}
+    scoped = {} if catalog.in_recovery else catalog.scoped
+    return plan_remembering(Before(automatic, scoped, extensions, catalog.object_role is not None))
+
+
+def _as_before(session: Session, wanted: ServerOptions, facts: ServerFacts) -> ServerOptions:
+    """Return the options that bring back what there was; without a rollout, what there is."""
+    catalog, before = facts.catalog, facts.catalog.before
+    if not catalog.remembers:
+        return wanted
+    if before is None:
+        return ServerOptions({line.name: line.text for line in catalog.lines}, catalog.scoped)
+    cluster = {
+        name: text for name, text in before.cluster.items() if name.startswith(PREFIX) or name in wanted.returned
+    }
+    roles = existing_roles(session, [role for _database, role in before.scoped if role])
+    scoped = {
+        (database, role): own
+        for (database, role), own in before.scoped.items()
+        if (database is None or database in facts.databases) and (role is None or role in roles)
+    }
+    return ServerOptions(cluster, scoped, returned=wanted.returned)
 
 
 def _report(
@@ -123,8 +182,12 @@ def _report(
         extensions={name: planned.extension for name, planned in databases.items() if planned.extension},
         objects=sum(planned.objects for planned in databases.values()),
         limitations=result.limitations,
+        patroni_parameters=result.patroni_parameters,
     )
-    for warning in [*result.warnings, *warnings(wanted, facts.catalog)]:
+    for warning in [
+        *result.warnings,
+        *(warnings(wanted, facts.catalog) if module.params["state"] == "present" else ()),
+    ]:
         module.warn(warning)
 
 

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from .._core.errors import AuditError
 from .._core.plan import Plan
 from .._core.sql import Sql, literals, sql
-from .settings import ABOVE_FILES, Line, place_of, text_of
+from .settings import ABOVE_FILES, Line, place_of, require_patroni_counts, text_of
 
 SETTING = "shared_preload_libraries"
 
@@ -30,11 +30,13 @@ class PreloadCatalog:
     :ivar running: the list that it has started with.
     :ivar source: where that list came from, in the words of pg_settings.
     :ivar lines: what the configuration files say, in the order in which they are read: the last one counts.
+    :ivar patroni: name of the Patroni cluster that the server is a member of, empty where it is of none.
     """
 
     running: str
     source: str
     lines: Sequence[Line]
+    patroni: str = ""
 
     @property
     def fixed(self) -> bool:
@@ -108,17 +110,28 @@ def plan_libraries(catalog: PreloadCatalog, target: Sequence[str]) -> Plan:
     :raises AuditError: where ALTER SYSTEM cannot do that, with the place that has to be changed.
     """
     plan = Plan()
+    reason = difference(catalog, target)
+    if reason:
+        plan.transaction(SETTING, required=True, alone=True).add(_statement(catalog, target), reason, "altered")
+    return plan
+
+
+def difference(catalog: PreloadCatalog, target: Sequence[str]) -> str:
+    """Return what is not as it is to be, in words, or an empty text.
+
+    :raises AuditError: where that is configured out of reach, with the place that has to be changed.
+    """
     if list(target) == catalog.configured and not catalog.nameless:
-        return plan
+        return ""
     if catalog.fixed:
         raise AuditError(
             f"{SETTING} is given to the server by its {catalog.source}, which no configuration file overrides; change "
             f"it there to {render(target)}"
         )
+    if catalog.patroni:
+        require_patroni_counts(catalog.lines)
     current = f"{text_of(catalog.lines) or 'empty'} ({place_of(catalog.lines)})"
-    reason = f"{SETTING} is {current}, to be {render(target) or 'empty'}"
-    plan.transaction(SETTING, required=True, alone=True).add(_statement(catalog, target), reason, "altered")
-    return plan
+    return f"{SETTING} is {current}, to be {render(target) or 'empty'}"
 
 
 def _statement(catalog: PreloadCatalog, target: Sequence[str]) -> Sql:

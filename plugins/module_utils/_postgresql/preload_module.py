@@ -12,9 +12,9 @@ from typing import Any
 from .._core.errors import AuditError
 from .._core.plan import Plan
 from .module import PostgresqlModule
-from .preload import SETTING, PreloadCatalog, holds, merged, parse, plan_libraries, without
+from .preload import SETTING, PreloadCatalog, difference, holds, merged, parse, plan_libraries, render, without
 from .session import Session
-from .settings import MAY_READ_FILES, place_of, read_lines, require_files, text_of
+from .settings import MAY_READ_FILES, patroni_cluster, place_of, read_lines, require_files, text_of
 
 PRELOAD_SPEC: dict[str, Any] = {
     "name": {"type": "list", "elements": "str", "required": True},
@@ -63,28 +63,30 @@ def read(session: Session) -> PreloadCatalog:
     """
     running = session.one(_RUNNING)
     require_files(running.readable, SETTING)
-    return PreloadCatalog(running.setting, running.source, read_lines(session, [SETTING]))
+    return PreloadCatalog(running.setting, running.source, read_lines(session, [SETTING]), patroni_cluster(session))
 
 
 def reconcile(module: PostgresqlModule, session: Session) -> None:
-    """Make the server load the libraries when it starts again, or no longer."""
+    """Make the server load the libraries when it starts again, or no longer; where Patroni runs it, say what to do."""
     catalogs: list[PreloadCatalog] = []
     differences: list[str] = []
 
     def planner(open_session: Session) -> Plan:
         catalog = read(open_session)
-        plan = plan_libraries(catalog, _target(module.params, catalog))
-        if plan and module.params["check_files"]:
+        target = _target(module.params, catalog)
+        found = difference(catalog, target)
+        if found and module.params["check_files"]:
             _require_loadable(open_session, module.params, catalog)
         catalogs.append(catalog)
-        differences[:] = plan.differences()
-        return plan
+        differences[:] = [found] if found else []
+        return Plan() if catalog.patroni else plan_libraries(catalog, target)
 
     module.reconcile(session, planner, on_replica=True)
     catalog = catalogs[-1]
     target = _target(module.params, catalog)
     module.results.update(
         differences=differences,
+        patroni_parameters={SETTING: render(target) or None} if catalog.patroni else {},
         libraries=target,
         running=parse(catalog.running),
         restart_required=target != parse(catalog.running),
@@ -94,7 +96,9 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
 def _target(params: Mapping[str, Any], catalog: PreloadCatalog) -> list[str]:
     if params["state"] == "present":
         return merged(catalog.configured, params["name"])
-    written = parse(text_of(catalog.beneath)) if params["keep_written"] else []
+    # Patroni writes the whole list, and does not say who has put what on it.
+    keep = params["keep_written"] and not catalog.patroni
+    written = parse(text_of(catalog.beneath)) if keep else []
     return without(catalog.configured, [name for name in params["name"] if not holds(written, name)])
 
 

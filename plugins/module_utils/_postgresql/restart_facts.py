@@ -51,6 +51,7 @@ def read_restart(session: Session) -> dict[str, Any]:
     return {
         "process": facts.process,
         "system_identifier": facts.system_identifier,
+        "running": facts.running,
         "pending": sorted(set(facts.running) - {SETTING}),
         "errors": facts.errors or [],
         "ready": [f"{facts.binaries}/pg_isready", "-q", "-h", _host(facts.sockets), "-p", facts.port],
