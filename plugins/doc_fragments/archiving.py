@@ -34,6 +34,8 @@ options:
     description:
       - How long rows stay in the log whose category says nothing else, counted from the end of their partition's
         period. A number of days, weeks, months or years, as V(90d), V(26w), V(13mo), V(7y).
+      - V(0d) archives every row, of whatever category, and the present period too. It is refused until auditing was
+        taken out, for nothing could be written to the log afterwards.
     type: str
     default: 13mo
   retention:

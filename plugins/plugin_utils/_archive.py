@@ -80,7 +80,10 @@ class Archiving:
     def periods(self, holds: Sequence[Hold]) -> list[dict[str, Any]]:
         """Return the partitions whose time in the log is over, by time."""
         before = max(age.before(self.today) for age in self.retention.shortest())
-        answer = self.step("periods", before=before.isoformat(), holds=[hold.plain() for hold in holds])
+        everything = {"everything": True} if self.retention.everything else {}
+        answer = self.step("periods", before=before.isoformat(), holds=[hold.plain() for hold in holds], **everything)
+        if everything:
+            self._check_whole(answer)
         self._check_clock(answer["today"])
         self._tidy = answer["tidy"]
         self.present = [period["archive"] for period in answer["periods"]]
@@ -90,6 +93,19 @@ class Archiving:
             (period["name"], f"legal hold: {'; '.join(period['holds'])}") for period in self._due if period["holds"]
         )
         return self._due
+
+    def _check_whole(self, answer: Mapping[str, Any]) -> None:
+        """Refuse to archive the present period of a log in use; name the rows that are in none.
+
+        :raises AuditError: with what has to be done first.
+        """
+        if answer["written"]:
+            raise AuditError(
+                "older_than is 0d, which takes the present period out of the log as well, and auditing still writes to "
+                "it; take auditing out first (playbooks/remove.yml)"
+            )
+        reason = "holds rows from outside of all periods, which no archive takes"
+        self.problems.update(dict.fromkeys(answer["catch_alls"], reason))
 
     def _check_clock(self, there: str) -> None:
         """Refuse to tell ages by a clock that is wrong; what is deleted by it stays deleted."""

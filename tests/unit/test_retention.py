@@ -74,11 +74,18 @@ def test_rows_without_a_category_have_one_called_default() -> None:
     assert (ages.database.text, ages.archive and ages.archive.text) == ("13mo", "6y")
 
 
+def test_everything_is_due_at_once_and_archives_are_kept_as_long_as_ever() -> None:
+    ages = Retention("0d", GIVEN).of(["financial", "hipaa"], day("2026-12-01"))
+    assert ages.database.after(day("2026-12-01")) < day("2026-11-01")
+    assert ages.archive == Age.parse("7y", "x")
+
+
 @pytest.mark.parametrize(
     ("older_than", "retention", "said"),
     [
         ("13 months", {}, "older_than is '13 months', which is no age"),
-        ("0d", {}, "older_than is '0d', which is no age"),
+        ("0mo", {}, "older_than is '0mo', which is no age"),
+        ("1y", {"hipaa": "0d"}, "retention of 'hipaa' is '0d', which is no age"),
         ("1y", {"hipaa": 6}, "retention of 'hipaa' is 6, which is no age"),
         ("1y", {"hipaa": {"archiv": "6y"}}, "retention of 'hipaa' has 'archiv'; it may have database and archive"),
         ("1y", {"pci": {"database": "2y", "archive": "1y"}}, "archive is counted from the same day as database"),

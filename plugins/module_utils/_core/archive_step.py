@@ -77,6 +77,9 @@ class ArchiveStore(Protocol):
         not know any more), `state` (attached, or detaching or detached by a run that was cut off) and `bytes`.
         """
 
+    def whole(self) -> dict[str, Any]:
+        """Return whether something still writes to the log (`written`), and which `catch_alls` hold rows."""
+
     def contents(self, period: Mapping[str, Any]) -> dict[str, Any]:
         """Return `rows`, `first_id`, `last_id`, `first_at`, `last_at`, and `groups` of rows.
 
@@ -106,6 +109,14 @@ class ArchiveStore(Protocol):
 
     def tidy_statements(self, gone: Sequence[str]) -> list[str]:
         """Return what tidy() would execute were these periods gone."""
+
+
+def late(period: Mapping[str, Any], found: int, rows: int) -> str:
+    """Return why a period stays that has other rows than its archive."""
+    return (
+        f"{period['name']} has {found} rows and its archive {rows}: a transaction that had begun in its time "
+        "has only now ended; the next run seals what came late and archives the partition anew"
+    )
 
 
 #: Makes the stores of a session.
@@ -145,7 +156,8 @@ def _periods(step: Mapping[str, Any], store: ArchiveStore) -> dict[str, Any]:
             period.update(store.contents(period))
             period["holds"] = [hold.reason for hold in holds if _is_held(store, period, hold)]
     today = datetime.now(timezone.utc).date().isoformat()
-    return {"periods": found, "tidy": not store.tidy_statements([]), "today": today}
+    answer = {"periods": found, "tidy": not store.tidy_statements([]), "today": today}
+    return {**answer, **store.whole()} if step.get("everything") else answer
 
 
 def _is_held(store: ArchiveStore, period: Mapping[str, Any], hold: Hold) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -23,6 +23,9 @@ _LONGEST_YEARS = 200
 _A_YEAR = {"d": 365, "w": 52, "mo": 12, "y": 1}
 _DAYS = {"d": 1, "w": 7}
 _MONTHS = {"mo": 1, "y": 12}
+
+#: The age of every row, those of the present period too.
+EVERYTHING = "0d"
 
 #: Ages are compared by when they end; months differ in length, so they are all counted from one day.
 _REFERENCE = date(2000, 1, 1)
@@ -52,12 +55,21 @@ class Age:
             raise AuditError(f"{option} is {text!r}, which is longer than {_LONGEST_YEARS} years")
         return age
 
+    @classmethod
+    def usual(cls, text: object) -> Age:
+        """Return the age of `older_than`, which alone may be :data:`EVERYTHING`."""
+        return cls(EVERYTHING, 0, "d") if text == EVERYTHING else cls.parse(text, "older_than")
+
     def after(self, day: date) -> date:
         """Return the day that comes so much later; the last of a month that has not as many days."""
+        if not self.number:
+            return date.min
         return self._moved(day, self.number)
 
     def before(self, day: date) -> date:
         """Return a day that is not before the latest that is so old on a day; months differ in length."""
+        if not self.number:
+            return date.max
         return self._moved(day, -self.number) + timedelta(days=3)
 
     def _moved(self, day: date, number: int) -> date:
@@ -87,13 +99,17 @@ class Retention:
     """The ages of every category.
 
     :param older_than: the age at which rows leave the database whose category says nothing else.
+    :ivar everything: whether all rows are to leave it, whatever their category.
     :param categories: by category, an age, or `database` and `archive`, each an age.
     :raises AuditError: naming the category.
     """
 
     def __init__(self, older_than: str, categories: Mapping[str, Any]) -> None:
-        usual = Age.parse(older_than, "older_than")
+        usual = Age.usual(older_than)
+        self.everything = not usual.number
         self._ages = {name: _ages(given, usual, f"retention of {name!r}") for name, given in categories.items()}
+        if self.everything:
+            self._ages = {name: replace(ages, database=usual) for name, ages in self._ages.items()}
         self._usual = self._ages.get(DEFAULT, Ages(usual, None))
 
     def shortest(self) -> list[Age]:

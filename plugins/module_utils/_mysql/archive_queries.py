@@ -32,6 +32,11 @@ WHERE t.table_schema = {schema_name} AND t.table_type = 'BASE TABLE' AND t.table
   AND t.table_comment REGEXP '^dbfleet[.]audit [0-9]+$'
 """
 
+#: Without them, nothing gets into the log.
+ROUTINES = """
+SELECT r.routine_name AS name FROM information_schema.routines AS r WHERE r.routine_schema = {schema_name}
+"""
+
 IN_LOG = "{schema}.audit_log_data PARTITION ({partition})"
 
 GROUPS = """

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, Callable
 
+from .._core.archive_step import late
 from .._core.errors import AuditError
 from .._core.hold import Hold
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
@@ -71,6 +72,11 @@ class ArchiveStore:
             {"name": f"p{side[10:]}", "archive": side, "bytes": sides[side], **unknown} for side in sorted(sides)
         ]
         return detached + attached
+
+    def whole(self) -> dict[str, Any]:
+        names = [row["name"] for row in self._of_log(queries.PARTITIONS) if not _NAME.fullmatch(row["name"])]
+        full = [name for name in names if self._any(self._partition({"name": name}))]
+        return {"written": bool(self._of_log(queries.ROUTINES)), "catch_alls": full}
 
     def contents(self, period: Mapping[str, Any]) -> dict[str, Any]:
         groups = self._all(queries.GROUPS, rows=self._place(period))
@@ -204,7 +210,7 @@ class ArchiveStore:
         """Return what drops a partition that nothing is in; to be called while nobody else has the log."""
         partition = self._partition(period)
         if self._any(partition):
-            raise AuditError(_late(period, rows + self._count(partition), rows))
+            raise AuditError(late(period, rows + self._count(partition), rows))
         return [queries.DROP_PARTITION]
 
     def _kept_counter(self, period: Mapping[str, Any]) -> list[str]:
@@ -224,7 +230,7 @@ class ArchiveStore:
     def _require_rows(self, period: Mapping[str, Any], where: Sql, rows: int) -> None:
         found = self._count(where)
         if found != rows:
-            raise AuditError(_late(period, found, rows))
+            raise AuditError(late(period, found, rows))
 
     def _execute(self, template: str, period: Mapping[str, Any]) -> None:
         def work() -> list[str]:
@@ -265,7 +271,8 @@ class ArchiveStore:
                     self.session.execute(queries.BEGIN["mariadb"])
         else:
             self.session.execute(f"SET SESSION lock_wait_timeout = {max(1, math.ceil(self._wait))}")
-            self.session.execute(f"CALL {self.session.identifier(self.schema, AWAIT_WRITERS)}()")
+            if self._of_log(queries.ROUTINES):
+                self.session.execute(f"CALL {self.session.identifier(self.schema, AWAIT_WRITERS)}()")
             self.session.execute(queries.BEGIN["mysql"])
             self.session.execute(statement)
 
@@ -383,13 +390,6 @@ def _first_day(name: str) -> str:
 
 def _days(period: Mapping[str, Any]) -> dict[str, Literal]:
     return {name: Literal(period[name]) for name in ("first_day", "end_day")}
-
-
-def _late(period: Mapping[str, Any], found: int, rows: int) -> str:
-    return (
-        f"{period['name']} has {found} rows and its archive {rows}: a transaction that had begun in its time "
-        "has only now ended; the next run seals what came late and archives the partition anew"
-    )
 
 
 def _holder(row: Mapping[str, Any]) -> str:

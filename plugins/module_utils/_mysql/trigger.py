@@ -19,12 +19,15 @@ from .text import same_code
 PREFIX = "dbfleet_audit_"
 OPERATIONS = ("insert", "update", "delete")
 
+#: What :attr:`Trigger.name` gives: a name that only begins like it is somebody else's.
+_NAME = f"^{PREFIX}({'|'.join(OPERATIONS)})_[0-9a-f]{{12}}$"
+
 _TRIGGERS = """
 SELECT t.trigger_schema AS `schema`, t.trigger_name AS name, t.event_object_table AS `table`,
        t.event_manipulation AS event, t.action_timing AS timing, t.definer AS definer, t.sql_mode AS sql_mode,
        t.action_statement AS body
 FROM information_schema.triggers AS t
-WHERE (t.trigger_name LIKE %(pattern)s OR t.definer = %(writer)s) AND {which}
+WHERE (t.trigger_name REGEXP %(pattern)s OR t.definer = %(writer)s) AND {which}
 ORDER BY t.created, t.trigger_name
 """
 
@@ -131,8 +134,7 @@ def drop(current: CurrentTrigger) -> Sql:
 def read_triggers(session: Session, schema: str, elsewhere: bool = False) -> dict[tuple[str, str], Slots]:
     """Read our triggers of one schema, or of all others, by schema and table."""
     which = "t.trigger_schema <> %(schema)s" if elsewhere else "t.trigger_schema = %(schema)s"
-    pattern = PREFIX.replace("_", "\\_") + "%"
-    places = {"schema": schema, "pattern": pattern, "writer": str(WRITER)}
+    places = {"schema": schema, "pattern": _NAME, "writer": str(WRITER)}
     tables: dict[tuple[str, str], Slots] = {}
     for row in session.all(_TRIGGERS.replace("{which}", which), places):
         slots = tables.setdefault((row["schema"], row["table"]), {})

@@ -24,6 +24,7 @@ DECLARE
   v_attempt  int;
   v_state    text;
   v_message  text;
+  v_detail   text;
   v_failures jsonb := '[]';
 BEGIN
   <<units>>
@@ -39,7 +40,12 @@ BEGIN
         END IF;
         EXECUTE v_unit ->> 'sql';
       EXCEPTION WHEN OTHERS THEN
-        GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
+        GET STACKED DIAGNOSTICS
+          v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT, v_detail = PG_EXCEPTION_DETAIL;
+        -- Which objects depend on it, the detail says.
+        IF v_state = '2BP01' THEN
+          v_message := v_message || ': ' || v_detail;
+        END IF;
       END;
       COMMIT;
       EXIT WHEN v_state IS NULL;

@@ -57,6 +57,11 @@ COPY (SELECT {text} FROM {partition} AS r WHERE r.id > {after} AND r.id <= {unti
 TO STDOUT (ENCODING '{encoding}')
 """
 
+#: Whether there is what puts anything into the log.
+WRITTEN = "SELECT to_regproc({function}) IS NOT NULL AS written"
+
+ANY = "SELECT EXISTS (SELECT FROM {partition}) AS found"
+
 COUNT = "SELECT count(*) AS rows FROM {partition} AS r"
 
 STATE = """

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
+from .._core.archive_step import late
 from .._core.errors import AuditError
 from .._core.hold import Hold
 from .._core.sql import Identifier, Literal, Sql, Verbatim, sql
@@ -42,6 +43,11 @@ class ArchiveStore:
     def periods(self) -> list[dict[str, Any]]:
         rows = self._all(queries.PERIODS, schema_name=Literal(self._name), log=Literal(self._log))
         return [row._asdict() for row in rows]
+
+    def whole(self) -> dict[str, Any]:
+        there = [name for name in (_PAST, "audit_log_future") if self._state(name)]
+        full = [name for name in there if self._all(queries.ANY, partition=Identifier.of(self.schema, name))[0].found]
+        return {"written": self._is_written(), "catch_alls": full}
 
     def contents(self, period: Mapping[str, Any]) -> dict[str, Any]:
         groups = [row._asdict() for row in self._all(queries.GROUPS, partition=self._partition(period))]
@@ -100,7 +106,9 @@ class ArchiveStore:
         """
         self.session.execute("SET lock_timeout = '60s'")
         self._all(LOCK, **LOCK_PLACES)
-        self.session.execute(leaving(self.schema, name).render(self.session))
+        # A log that auditing was taken out of takes no records.
+        if self._is_written():
+            self.session.execute(leaving(self.schema, name).render(self.session))
 
     def release_statements(self, period: Mapping[str, Any]) -> list[str]:
         texts = [queries.DROP]
@@ -135,6 +143,9 @@ class ArchiveStore:
         whole = gap.past_ends == gap.first and not gap.pending
         return gap.first if gap.made and not whole else None
 
+    def _is_written(self) -> bool:
+        return bool(self._all(queries.WRITTEN, function=Literal(f"{self._name}.record_event"))[0].written)
+
     def _state(self, name: str) -> str | None:
         """Return whether a partition is attached, detaching or detached, or None when there is no such table."""
         rows = self._all(queries.STATE, name=Literal(self.session.identifier(self.schema, name)))
@@ -143,10 +154,7 @@ class ArchiveStore:
     def _require_rows(self, period: Mapping[str, Any], rows: int) -> None:
         found = self._all(queries.COUNT, partition=self._partition(period))[0].rows
         if found != rows:
-            raise AuditError(
-                f"{period['name']} has {found} rows and its archive {rows}: a transaction that had begun in its time "
-                "has only now ended; the next run seals what came late and archives the partition anew"
-            )
+            raise AuditError(late(period, found, rows))
 
     def _bring(self, name: str, wanted: str | None, steps: Mapping[str, str], **places: Any) -> None:
         """Bring a partition to a state, with as much patience as the options have.

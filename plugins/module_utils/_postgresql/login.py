@@ -121,7 +121,8 @@ class Login:
 
         :raises AuditError: with what gives it the rights.
         """
-        if not (self.acts_as(OWNER) and self.acts_as(WRITER)):
+        # A log that auditing was taken out of has no writer any more.
+        if not (self.acts_as(OWNER) and (WRITER not in self.roles or self.acts_as(WRITER))):
             raise AuditError(
                 f"the login {self.name!r} has no rights on the audit trail, which another login has made; log in as "
                 f"that one or as a superuser, or let an administrator GRANT {OWNER}, {WRITER} TO {self.name}"
