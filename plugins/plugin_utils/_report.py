@@ -10,6 +10,7 @@ import json
 import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -33,22 +34,42 @@ from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_trail import
 
 POSTURES = ("green", "amber", "red", "unknown")
 
-#: Where the role keeps the facts of a host.
+#: Where the role keeps the facts of a host: in this run, and in a fact cache for others.
 _FACTS = "_audit_report_facts"
+_CACHED = "_audit_report_cached"
 
 _UNASKED = "it was not reached, or not asked in this run"
 
 #: What stands in the report of a database as it was gathered.
-_KEPT = ("installed", "error", "estimate", "partitions", "seals", "exceptions", "problems")
+_KEPT = ("installed", "error", "estimate", "partitions", "seals", "exceptions", "problems", "foreign_auditing")
 
 
 def of_hosts(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the report of what the role has kept of each host; see report()."""
-    known = {host: hostvars[host].get(_FACTS) for host in hosts}
+    """Return the report of what the role has kept of each host.
+
+    :param options: those of report(), and `cache_hours`: how old facts of another run may be, 0 for none of them.
+    """
+    known = {host: hostvars[host].get(_FACTS) or _cached(hostvars[host], options) for host in hosts}
     facts = {host: kept for host, kept in known.items() if kept}
     return report(facts, hosts, {**options, "collection_version": _version()})
+
+
+def _cached(variables: Mapping[str, Any], options: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the facts that another run has left of a host in the fact cache, or why they cannot be taken."""
+    facts = variables.get("ansible_facts", {}).get(_CACHED)
+    hours = options["cache_hours"]
+    if not facts or not hours:
+        return None
+    asked = facts["asked_at"]
+    if instant(options["generated_at"]) - instant(asked) > timedelta(hours=hours):
+        reason = f"it was last asked at {asked}, which is more than {hours} hours ago"
+    elif facts["period"] != options["period"]["name"]:
+        reason = f"it was asked at {asked} for another period ({facts['period']})"
+    else:
+        return facts
+    return {"engine": facts["engine"], "status": "unreachable", "reason": reason}
 
 
 def _version() -> str:
@@ -185,6 +206,7 @@ def _host(
         "engine": version.get("vendor") or answer.get("engine", ""),
         "version": version.get("full", ""),
         "standby": _is_copy(answer),
+        "asked_at": answer.get("asked_at"),
         "posture": posture,
         "reason": reason,
         "findings": [_finding(result) for result in _worst_first(results)],

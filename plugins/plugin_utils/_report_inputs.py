@@ -104,7 +104,9 @@ def host_facts(gathered: Mapping[str, Any], today: str) -> dict[str, Any]:
     :param gathered: `engine`; `info`, the result of the module for information; `compared`, the results of the
         module for verification; `targets`, the databases in their order, each with `name` and `exceptions`;
         `statements`; `retention`; `verified`, what is kept of verification by database; `exempt_databases`;
-        `unreachable`; `error`, why asking ended early, or empty. What was not asked is missing.
+        `adopt`, what the inventory says of auditing that is not ours;
+        `unreachable`; `error`, why asking ended early, or empty; `asked_at` and the name of the `period`, by which
+        another run tells whether it can take the facts. What was not asked is missing.
     :param today: as in 2026-11-22.
     """
     info = gathered.get("info") or {}
@@ -113,6 +115,8 @@ def host_facts(gathered: Mapping[str, Any], today: str) -> dict[str, Any]:
         "status": "unreachable" if gathered.get("unreachable") else "failed" if gathered.get("error") else "ok",
         "reason": gathered.get("error") or "",
         "retention": gathered.get("retention"),
+        "asked_at": gathered.get("asked_at"),
+        "period": gathered.get("period"),
     }
     if facts["status"] != "ok":
         return facts
@@ -123,7 +127,13 @@ def host_facts(gathered: Mapping[str, Any], today: str) -> dict[str, Any]:
         **facts,
         "server": _server(info, gathered),
         "trails": [
-            _trail(trail, *_of(trail["database"], targets, compared, verified), today, info.get("limitations") or [])
+            _trail(
+                trail,
+                *_of(trail["database"], targets, compared, verified),
+                today,
+                info.get("limitations") or [],
+                gathered.get("adopt") or "report",
+            )
             for trail in info.get("trails") or []
         ],
         "statements": gathered.get("statements"),
@@ -167,9 +177,11 @@ def _trail(
     verified: Mapping[str, Any],
     today: str,
     known: Sequence[str],
+    adopt: str,
 ) -> dict[str, Any]:
     return {
         **trail,
+        "adopt": adopt,
         "problems": _problems(compared),
         "verified_at": verified.get("verified_at"),
         "exceptions": [
