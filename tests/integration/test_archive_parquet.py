@@ -17,6 +17,7 @@ import typing as t
 import pytest
 import running
 from archiving import Archiver, add_old, months_ago, old_log, period
+from documentation import blocks_of
 from local_postgresql import LocalPostgresql
 from moto.server import ThreadedMotoServer
 from mysql_auditing import audit, install_trail
@@ -118,9 +119,9 @@ def needs_clients() -> None:
             pytest.skip("tests/requirements-clients.txt is installed for the newest ansible-core only")
 
 
-def blocks(kind: str = "sql") -> list[str]:
+def blocks() -> list[str]:
     """Return what stands between the page's fences."""
-    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [block.text for block in blocks_of("docs/archive-queries.md", "sql")]
 
 
 def queries() -> dict[str, str]:
@@ -279,10 +280,16 @@ def test_only_the_files_of_the_folders_that_a_query_names_are_opened(fleet: Flee
 
 def test_the_page_shows_the_examples_as_they_are():
     assert blocks()[0] == (EXAMPLES / "fleet.sql").read_text(encoding="utf-8")
-    assert blocks("python") == [(EXAMPLES / "fleet_spark.py").read_text(encoding="utf-8")]
+    [script] = blocks_of("docs/archive-queries.md", "python")
+    assert script.text == (EXAMPLES / "fleet_spark.py").read_text(encoding="utf-8")
     assert {f"(examples/archive/{path.name})" in PAGE.read_text(encoding="utf-8") for path in EXAMPLES.iterdir()} == {
         True
     }
+
+
+@pytest.mark.parametrize("title", QUERIES)
+def test_every_query_of_the_page_finds_something(fleet: Fleet, title: str):
+    assert duck(fleet.url)(QUERIES[title])
 
 
 @pytest.mark.thorough

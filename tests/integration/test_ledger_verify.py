@@ -15,6 +15,7 @@ import typing as t
 import pytest
 from auditing import rollout, wanted
 from databases import Database
+from documentation import blocks_of
 from fleet import lines, play
 from running import ROOT, ModuleResult, run_module
 from sealing import Sealer, make_key
@@ -159,7 +160,8 @@ def test_the_playbook_says_it_in_a_line_and_needs_no_inventory(archive: Archive)
 
 def test_the_verifier_of_the_page_works_and_follows_a_change_of_key(archive: Archive, tmp_path: pathlib.Path):
     script = tmp_path / "verify.py"
-    script.write_text(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0])
+    [verifier] = blocks_of("docs/seals.md", "python")
+    script.write_text(verifier.text)
     new = make_key(tmp_path, "new")
     archive.sealer.seal(signing_key=new.private, previous_signing_key=archive.sealer.key.private)
     entries = archive.sealer.ledger.read_text().splitlines()

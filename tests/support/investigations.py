@@ -4,18 +4,16 @@
 
 from __future__ import annotations
 
-import pathlib
 import re
 import typing as t
 
-PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "investigations.md"
+from documentation import blocks_of
 
 #: What a query's comment ends with when it is for one engine; without, it is for all.
 _ENGINES = {"PostgreSQL": ("postgresql",), "MariaDB, MySQL": ("mysql",)}
 #: What the titles of the blocks begin with that no reader may run.
 ERASURE = "Erasure"
 
-_BLOCK = re.compile(r"^```sql\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 _TITLE = re.compile(r"-- (?P<title>.+?)(?: \((?P<engine>PostgreSQL|MariaDB, MySQL)\))?\n(?P<query>.*)", re.DOTALL)
 
 
@@ -38,15 +36,15 @@ def investigations(engine: str, kind: str | None = None) -> dict[str, str]:
     for entry in _blocks():
         if engine in entry.engines and entry.title.startswith(ERASURE) == bool(kind):
             if entry.title in found:
-                raise ValueError(f"{PAGE.name}: two queries are called {entry.title!r}")
+                raise ValueError(f"docs/investigations.md: two queries are called {entry.title!r}")
             found[entry.title] = entry.query
     return found
 
 
 def _blocks() -> t.Iterator[Investigation]:
-    for block in _BLOCK.finditer(PAGE.read_text(encoding="utf-8")):
-        match = _TITLE.fullmatch(block["body"])
+    for block in blocks_of("docs/investigations.md", "sql"):
+        match = _TITLE.fullmatch(block.text)
         if not match:
-            raise ValueError(f"{PAGE.name}: a query begins with no comment: {block['body']!r}")
+            raise ValueError(f"{block.place}: the query begins with no comment")
         engines = _ENGINES.get(match["engine"], ("postgresql", "mysql"))
         yield Investigation(match["title"], engines, match["query"].strip())

@@ -9,6 +9,7 @@ import re
 
 import pytest
 from client_examples import EXAMPLES, PAGE, needs_clients, node
+from documentation import blocks_of
 
 FILES = sorted(path for path in EXAMPLES.iterdir() if path.is_file())
 #: Too long to be shown; the page links it.
@@ -23,7 +24,7 @@ def page() -> str:
 
 def blocks() -> list[str]:
     """Return what stands between the page's fences."""
-    return re.findall(r"^```\w*\n(.*?)^```$", page(), re.MULTILINE | re.DOTALL)
+    return [block.text for block in blocks_of("docs/context.md", "python") + blocks_of("docs/context.md", "js")]
 
 
 def test_every_block_of_the_page_is_a_file_and_every_file_is_on_the_page():
