@@ -71,6 +71,14 @@ installed:
   returned: always
   type: bool
   sample: true
+server_audit:
+  description:
+    - The settings of MariaDB's server_audit that somebody has set, whoever it was, with the option file, or how
+      (C(config), C(command-line), C(sql)). Empty on MySQL.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{"name": "server_audit_logging", "value": "ON", "place": "/etc/mysql/mariadb.conf.d/99-audit.cnf"}]
 limitations:
   description: Guarantees that this login or server cannot give, and what of the trail the login cannot read.
   returned: always
@@ -100,6 +108,11 @@ trails:
       returned: success
       type: bool
       sample: true
+    schema_version:
+      description: The version of what the trail consists of; 0 before it had one, none where the login does not see it.
+      returned: success
+      type: int
+      sample: 1
     error:
       description: Why it could not be read, or none. Nothing else is there then.
       returned: always
@@ -121,6 +134,15 @@ trails:
         "policy": "users", "classification": "restricted", "retention": "financial", "tags": ["GDPR"],
         "operations": ["insert", "update", "delete"], "rows": 1200, "bytes": 81920, "inserted": 10, "updated": 5,
         "deleted": 0, "problem": null, "exception": null}]}
+    foreign_auditing:
+      description:
+        - Logs of changes that triggers of somebody else's write (docs/adoption.md). C(rows) is an estimate of the
+          server's; C(obstacle) says why a log is not C(importable). They are no part of the coverage, unless audited.
+      returned: with coverage
+      type: list
+      elements: dict
+      sample: [{"kind": "home_made", "log": "shop.audit_log", "tables": ["shop.users"], "triggers": 1,
+        "rows": 1200, "importable": true, "obstacle": null}]
     estimate:
       description:
         - What auditing the tables that are neither audited nor excepted would add to the log, and what this was

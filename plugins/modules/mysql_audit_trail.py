@@ -25,6 +25,8 @@ extends_documentation_fragment:
   - dbfleet.audit.schema
   - dbfleet.audit.locking
   - dbfleet.audit.mysql_trail
+  - dbfleet.audit.adoption
+  - dbfleet.audit.downgrade
 options:
   state:
     description:
@@ -35,7 +37,9 @@ options:
     choices: [present, absent]
     default: present
   drop_log:
-    description: With O(state=absent), drop the log and every row in it, and the accounts.
+    description:
+      - With O(state=absent), drop the log and every row in it, and the accounts.
+      - What somebody else has put into the trail's database is named, and then nothing is dropped.
     type: bool
     default: false
 seealso:
@@ -64,6 +68,23 @@ limitations:
   type: list
   elements: str
   sample: []
+schema_version:
+  description:
+    - The version of what the trail consists of, as C(audit.schema_version()) tells it. A trail from before it had one
+      is 0.
+    - With O(state=present), that of this release; after a failure, the one that was found.
+  returned: when O(state=present) and the trail could be read
+  type: int
+  sample: 1
+foreign_auditing:
+  description:
+    - Logs of changes that triggers of somebody else's write, with their number of C(rows) as the server estimates it,
+      and why a log that is not C(importable) is not (C(obstacle)).
+  returned: when O(state=present)
+  type: list
+  elements: dict
+  sample: [{"kind": "home_made", "log": "shop.audit_log", "tables": ["shop.users"], "triggers": 1, "rows": 1200,
+    "importable": true, "obstacle": null}]
 seconds:
   description: How long the module ran, in seconds.
   returned: always
@@ -71,7 +92,9 @@ seconds:
   sample: 0.2
 """
 
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.adoption import ADOPT_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import LOCK_SPEC, SCHEMA_SPEC
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.schema_version import DOWNGRADE_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.module import MysqlModule
 from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.trail_module import TRAIL_SPEC, absent, present
 
@@ -82,6 +105,8 @@ def main() -> None:
             **SCHEMA_SPEC,
             **LOCK_SPEC,
             **TRAIL_SPEC,
+            **ADOPT_SPEC,
+            **DOWNGRADE_SPEC,
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "drop_log": {"type": "bool", "default": False},
         }

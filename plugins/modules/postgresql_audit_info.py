@@ -104,20 +104,31 @@ unlisted:
   elements: str
   sample: ["scratch"]
 pgaudit:
-  description: Version of pgaudit that is installed on the host, none where there is none, and whether it is loaded.
+  description:
+    - Version of pgaudit that is installed on the host, none where there is none, and whether it is loaded.
+    - C(settings) are those that somebody has set, whoever it was, with the line of the file (C(postgresql.auto.conf) is
+      that of ALTER SYSTEM), or the database and the role that they are set for. Files are named to superusers alone.
   returned: always
   type: dict
-  sample: {"installed": "17.0", "loaded": true}
+  sample: {"installed": "17.0", "loaded": true, "settings": [{"name": "pgaudit.log", "value": "ddl, role",
+    "place": "/var/lib/postgresql/17/main/postgresql.auto.conf:4"}]}
+patroni:
+  description: Name of the Patroni cluster that the server is a member of. None elsewhere, and for other logins.
+  returned: always
+  type: str
+  sample: null
 restart:
   description:
     - What a restart needs to know, for M(dbfleet.audit.server_restart), which takes C(process), C(ready), C(fallback),
-      C(restore) and C(logs).
+      C(restore) and C(logs), and for M(dbfleet.audit.postgresql_patroni_restart), which takes C(running) instead of
+      C(fallback) and C(restore).
     - C(pending) names the settings, beside C(shared_preload_libraries), that a restart would change; C(errors) the
       lines of configuration files that would keep the server from starting. Standbys have their primary's
       C(system_identifier). None for a login that is no superuser.
   returned: always
   type: dict
-  sample: {"process": 4711, "pending": [], "errors": [], "system_identifier": "7710646618817234105",
+  sample: {"process": 4711, "running": {"shared_preload_libraries": ""}, "pending": [],
+    "errors": [], "system_identifier": "7710646618817234105",
     "ready": ["/usr/lib/postgresql/17/bin/pg_isready", "-q", "-h", "/run/postgresql", "-p", "5432"],
     "fallback": ["pg_ctlcluster", "17", "main", "restart"],
     "restore": [{"path": "/var/lib/postgresql/17/main/postgresql.auto.conf",
@@ -178,6 +189,11 @@ trails:
       returned: success
       type: bool
       sample: true
+    schema_version:
+      description: The version of what the trail consists of; 0 before it had one, none where the login does not see it.
+      returned: success
+      type: int
+      sample: 1
     error:
       description: Why it could not be read, or none. Nothing else is there then.
       returned: always
@@ -199,6 +215,15 @@ trails:
         "policy": "users", "classification": "restricted", "retention": "financial", "tags": ["GDPR"],
         "operations": ["insert", "update", "delete"], "rows": 1200, "bytes": 81920, "inserted": 10, "updated": 5,
         "deleted": 0, "problem": null, "exception": null}]}
+    foreign_auditing:
+      description:
+        - Logs of changes that triggers of somebody else's write (docs/adoption.md). C(rows) is an estimate of the
+          server's; C(obstacle) says why a log is not C(importable). They are no part of the coverage, unless audited.
+      returned: with coverage
+      type: list
+      elements: dict
+      sample: [{"kind": "home_made", "log": "public.audit_log", "tables": ["public.users"], "triggers": 1,
+        "rows": 1200, "importable": true, "obstacle": null}]
     estimate:
       description:
         - What auditing the tables that are neither audited nor excepted would add to the log, and what this was

@@ -25,6 +25,8 @@ extends_documentation_fragment:
   - dbfleet.audit.locking
   - dbfleet.audit.expect_pgaudit
   - dbfleet.audit.trail
+  - dbfleet.audit.adoption
+  - dbfleet.audit.downgrade
 options:
   state:
     description:
@@ -37,6 +39,7 @@ options:
   drop_log:
     description:
       - With O(state=absent), drop the log and every row in it, and the roles unless another database uses them.
+      - What somebody else has put into the schema or built on the log is named, and then nothing is dropped.
     type: bool
     default: false
 seealso:
@@ -65,6 +68,23 @@ limitations:
   type: list
   elements: str
   sample: []
+schema_version:
+  description:
+    - The version of what the trail consists of, as C(audit.schema_version()) tells it. A trail from before it had one
+      is 0.
+    - With O(state=present), that of this release; after a failure, the one that was found.
+  returned: when O(state=present) and the trail could be read
+  type: int
+  sample: 1
+foreign_auditing:
+  description:
+    - Logs of changes that triggers of somebody else's write, with their number of C(rows) as the server estimates it,
+      and why a log that is not C(importable) is not (C(obstacle)).
+  returned: when O(state=present)
+  type: list
+  elements: dict
+  sample: [{"kind": "home_made", "log": "public.audit_log", "tables": ["public.users"], "triggers": 1, "rows": 1200,
+    "importable": true, "obstacle": null}]
 seconds:
   description: How long the module ran, in seconds.
   returned: always
@@ -72,7 +92,9 @@ seconds:
   sample: 0.2
 """
 
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.adoption import ADOPT_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.module import LOCK_SPEC, SCHEMA_SPEC
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.schema_version import DOWNGRADE_SPEC
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.module import EXPECT_SPEC, PostgresqlModule
 from ansible_collections.dbfleet.audit.plugins.module_utils._postgresql.trail_module import TRAIL_SPEC, absent, present
 
@@ -83,6 +105,8 @@ def main() -> None:
             **SCHEMA_SPEC,
             **LOCK_SPEC,
             **TRAIL_SPEC,
+            **ADOPT_SPEC,
+            **DOWNGRADE_SPEC,
             **EXPECT_SPEC,
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "drop_log": {"type": "bool", "default": False},

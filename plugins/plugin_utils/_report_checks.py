@@ -35,6 +35,7 @@ CHECKS = {
     "retention": "Archives are kept for as long as the profiles ask",
     "pending_restart": "No restart is pending",
     "audit_failures": "No change went unrecorded",
+    "other_auditing": "Auditing that is not ours is there on purpose, or there is none",
     "limitations": "The login can give every guarantee",
     "user_checks": "Every check of your own is within its threshold",
 }
@@ -102,7 +103,7 @@ def server_checks(facts: Mapping[str, Any], context: Context) -> list[Result]:
         Result("reachable", "ok", "answered"),
         _restart(facts, context),
         *_unlisted(server),
-        *_statements(facts.get("statements"), context),
+        *_statements(facts.get("statements"), server, context),
         *_own_checks(facts.get("checks") or []),
         *[
             Result("limitations", "amber", text)
@@ -155,11 +156,19 @@ def pending(facts: Mapping[str, Any]) -> list[str] | None:
     return None if known is None and not waiting else waiting
 
 
-def _statements(statements: Mapping[str, Any] | None, context: Context) -> list[Result]:
+def _by_hand(server: Mapping[str, Any]) -> str:
+    """Return what others have set of statement auditing, for a text that ends here."""
+    set_ = [*((server.get("pgaudit") or {}).get("settings") or []), *(server.get("server_audit") or [])]
+    if not set_:
+        return ""
+    return "; set by hand: " + named([f"{entry['name']} = {entry['value']} ({entry['place']})" for entry in set_])
+
+
+def _statements(statements: Mapping[str, Any] | None, server: Mapping[str, Any], context: Context) -> list[Result]:
     if not statements:
         return [Result(name, "unknown", "not asked") for name in ("statements", "grants_recorded", "reads_recorded")]
     if not statements["enabled"]:
-        text = f"no statement auditing: {statements.get('reason') or 'switched off for this host'}"
+        text = f"no statement auditing: {statements.get('reason') or 'switched off for this host'}{_by_hand(server)}"
         return [
             Result("statements", "amber", text, "see docs/statements.md"),
             Result("grants_recorded", "amber", text, "see docs/statements.md"),

@@ -58,6 +58,7 @@ def trail_checks(trail: Mapping[str, Any], context: Context) -> list[Result]:
             *_activity(trail.get("activity"), context),
             *settings_checks(trail),
             *_sensitive(trail),
+            *_others(trail),
             *[Result("limitations", "amber", text) for text in trail.get("limitations") or []],
         ]
     return [Result(one.check, one.level, one.text, one.fix, trail["database"]) for one in found]
@@ -242,6 +243,20 @@ def _user_context(activity: Mapping[str, Any], context: Context) -> Result:
     without = [entry["name"] for entry in activity.get("applications") or [] if entry["without_user"]]
     fix = "have the applications say on whose behalf they work; see docs/context.md"
     return Result("user_context", "amber", f"{text}; without, at times: {named(without)}", fix)
+
+
+def _others(trail: Mapping[str, Any]) -> list[Result]:
+    logs = trail.get("foreign_auditing")
+    if logs is None:
+        return []
+    if not logs:
+        return [Result("other_auditing", "ok", "none")]
+    told = [f"{log['log']} (of {counted(len(log['tables']), 'table')}, {_rows(log['rows'])})" for log in logs]
+    text = f"triggers that are not ours write {named(told)}"
+    if trail.get("adopt", "report") != "report":
+        return [Result("other_auditing", "ok", f"{text}; adopt: {trail['adopt']}")]
+    fix = "set postgresql_audit_adopt or mysql_audit_adopt to beside or import; see docs/adoption.md"
+    return [Result("other_auditing", "amber", f"{text}, with whatever their columns hold in clear", fix)]
 
 
 def _sensitive(trail: Mapping[str, Any]) -> list[Result]:

@@ -329,7 +329,8 @@ def test_databases_without_a_trail_and_such_that_cannot_be_read_stop_nothing(sho
     assert running.run_module(MODULE, **bare.login)["unlisted"] == []
     by_name = {found["database"]: found for found in trails}
     assert sorted(set(by_name[bare.name]) - {"limitations"}) == [
-        *("coverage", "database", "discovery", "error", "estimate", "installed", "proposal", "schema"),
+        *("coverage", "database", "discovery", "error", "estimate", "foreign_auditing"),
+        *("installed", "proposal", "schema"),
     ]
     assert by_name[bare.name]["installed"] is False
     assert by_name[bare.name]["discovery"][0]["table"] == "public.clients"

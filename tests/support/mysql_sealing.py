@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import typing as t
 
 import running
 from mysql_auditing import install_trail
@@ -57,11 +58,11 @@ def drop_guards(schema: Schema) -> None:
         schema.execute(f"DROP TRIGGER audit.`{name}`")
 
 
-def dump(server: MysqlServer, *databases: str) -> bytes:
-    """Return a dump of databases, as a backup takes it."""
+def dump(server: MysqlServer, *databases: str, options: t.Sequence[str] = ()) -> bytes:
+    """Return a dump of databases, as a backup takes it; further options go to the program."""
     program = shutil.which("mariadb-dump" if server.is_mariadb else "mysqldump")
     # Under the locks that a dump of MariaDB takes unless told not to, it cannot read the sequence of the log's ids.
-    options = ["--single-transaction", "--skip-add-locks", "--routines", "--events"]
+    options = ["--single-transaction", "--skip-add-locks", "--routines", "--events", *options]
     if not server.is_mariadb:
         options.append("--set-gtid-purged=OFF")
     return _run([program, *_connection(server), *options, "--databases", *databases], server, b"")
@@ -77,7 +78,7 @@ def _run(command: list[str | None], server: MysqlServer, given: bytes, known: st
     environment = {**os.environ, "MYSQL_PWD": server.password}
     done = subprocess.run(command, check=False, input=given, capture_output=True, env=environment)
     errors = [line for line in done.stderr.decode().splitlines() if line.startswith("ERROR")]
-    assert [error for error in errors if not (known and known in error)] == []
+    assert [error for error in errors if not (known and known in error)] == [], errors
     # With --force, an error that was known is no less a failure.
     assert errors or done.returncode == 0, done.stderr
     return done.stdout

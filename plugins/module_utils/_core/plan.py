@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .errors import AuditError
 from .sql import Quoter, Sql
 
 
@@ -92,6 +93,16 @@ class Plan:
 
     def __bool__(self) -> bool:
         return any(transaction.steps for transaction in self.transactions)
+
+
+def refuse_failures(failures: Sequence[Failure], database: str) -> None:
+    """Fail a run that has left something as it was.
+
+    :raises AuditError: naming it.
+    """
+    if failures:
+        left = "; ".join(f"{failure.subject} ({failure.explanation})" for failure in failures)
+        raise AuditError(f"{database}: left as it was, the rest is done: {left}")
 
 
 def first_difference(checks: Mapping[str, bool]) -> str:

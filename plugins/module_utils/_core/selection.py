@@ -6,13 +6,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from .errors import AuditError
 from .exemption import Exemption
 from .policy import Policy
+
+#: Why a pattern passes a log by; an exact name takes it.
+_LOG_OF_OTHERS = (
+    "a log of changes that other triggers write: each change would be recorded twice; name it exactly to audit it"
+)
 
 
 class Table(Protocol):
@@ -45,9 +50,11 @@ def select(
     tables: Mapping[tuple[str, str], Table],
     database: str,
     allow_missing: bool,
+    logs: Collection[tuple[str, str]] = (),
 ) -> Selection:
     """Match tables with policies.
 
+    :param logs: tables that triggers of somebody else's write changes to.
     :raises AuditError: for a pattern that matches nothing, an exactly named table that cannot be audited, a column
         that none of a policy's tables has.
     """
@@ -55,10 +62,11 @@ def select(
         _refuse_unmatched(policies, tables, database)
     selection = Selection()
     for key, table in tables.items():
-        if table.obstacle is None and table.root is None:
-            selection.auditable += 1
         exemption = next((entry for entry in exemptions if entry.pattern.matches(*key)), None)
-        policy = _policy_for(key, policies, tables)
+        policy = policy_for(key, policies, tables)
+        passed_by = key in logs and not (policy and _names(policy, table))
+        if table.obstacle is None and table.root is None and not passed_by:
+            selection.auditable += 1
         if exemption:
             selection.exempted[key] = exemption
         elif policy is None:
@@ -66,6 +74,8 @@ def select(
         elif table.obstacle:
             _refuse_exact(policy, table, database)
             selection.skipped[key] = table.obstacle
+        elif passed_by:
+            selection.skipped[key] = _LOG_OF_OTHERS
         elif table.root and _covered(table.root, policies, exemptions, tables):
             continue
         else:
@@ -75,7 +85,7 @@ def select(
     return selection
 
 
-def _policy_for(
+def policy_for(
     key: tuple[str, str], policies: Sequence[Policy], tables: Mapping[tuple[str, str], Table]
 ) -> Policy | None:
     """The first policy that names the table, else the one of its inheritance parent."""
@@ -99,7 +109,7 @@ def _covered(
 ) -> bool:
     """Tell whether a partition's root is audited itself, so that the partition must be left alone."""
     exempted = any(entry.pattern.matches(*root) for entry in exemptions)
-    return root in tables and not exempted and _policy_for(root, policies, tables) is not None
+    return root in tables and not exempted and policy_for(root, policies, tables) is not None
 
 
 def _refuse_unmatched(policies: Sequence[Policy], tables: Mapping[tuple[str, str], Table], database: str) -> None:
@@ -110,6 +120,11 @@ def _refuse_unmatched(policies: Sequence[Policy], tables: Mapping[tuple[str, str
                     f"{database}: policy {policy.name!r}: {pattern.text!r} matches no table; correct it, "
                     "or set `allow_missing: true` if the table is yet to come"
                 )
+
+
+def _names(policy: Policy, table: Table) -> bool:
+    """Tell whether a policy names a table and does not only match it."""
+    return any(pattern.exact and pattern.matches(table.schema, table.name) for pattern in policy.tables)
 
 
 def _refuse_exact(policy: Policy, table: Table, database: str) -> None:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from . import info
+from .adoption import ForeignLog
 from .coverage import AuditedTable, Coverage, in_force
 from .info import Request
 from .policy import Policy
@@ -63,6 +64,7 @@ class TrailFacts:
             "database": self.database,
             "schema": self.schema,
             "installed": self.installed,
+            "schema_version": self.schema_version() if self.installed else None,
             "error": None,
         }
         if self.request.discover or "coverage" in self.request.gather:
@@ -78,6 +80,10 @@ class TrailFacts:
             facts.update((part, self.attempt(part, parts[part])) for part in parts if part in self.request.gather)
         return {**facts, "limitations": self.limitations}
 
+    def schema_version(self) -> int | None:
+        """Return the version of what the trail consists of; None where the login does not see it."""
+        raise NotImplementedError
+
     def attempt(self, part: str, read: Callable[[], Any]) -> Any:
         """Call :func:`info.attempt` with the driver's error and what it means."""
         raise NotImplementedError
@@ -89,6 +95,15 @@ class TrailFacts:
     def tables(self) -> SeenTables:
         """Return the tables that can be audited; what the login does not see of them is a limitation."""
         raise NotImplementedError
+
+    @cached_property
+    def foreign_logs(self) -> list[ForeignLog]:
+        """The logs of changes that triggers of somebody else's write."""
+        raise NotImplementedError
+
+    def is_foreign_log(self, table: AuditedTable) -> bool:
+        """Tell whether a table is such a log, which nobody has to audit unless somebody does."""
+        return not table.operations and any(log.key == (table.schema, table.name) for log in self.foreign_logs)
 
     def partitions(self) -> list[dict[str, Any]]:
         """Return the log's partitions as :func:`info.partitions` takes them."""
@@ -130,6 +145,8 @@ class TrailFacts:
         facts: dict[str, Any] = {}
         if "coverage" in self.request.gather:
             facts["coverage"] = coverage.facts() if seen.tables or seen.everything else None
+            logs = self.attempt("foreign auditing", lambda: self.foreign_logs)
+            facts["foreign_auditing"] = None if logs is None else [log.facts() for log in logs]
         # What it does not see may be a table that is not audited.
         missing = coverage.missing() if seen.everything else None
         facts["estimate"] = info.estimate(missing, seen.counted_since, self.now, seen.source)

@@ -15,6 +15,13 @@ from dataclasses import dataclass
 from .._core.sql import Identifier, Sql, Verbatim, sql
 from .text import text
 
+#: MariaDB's JSON columns: a text whose check is that it is JSON.
+JSON_CHECKS = """
+SELECT c.constraint_schema AS `schema`, c.table_name AS `table`, c.check_clause AS clause
+FROM information_schema.check_constraints AS c
+WHERE c.check_clause LIKE 'json_valid(%'
+"""
+
 BINARY = ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector")
 NUMBERS = ("tinyint", "smallint", "mediumint", "int", "bigint", "decimal")
 TEXTS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext")

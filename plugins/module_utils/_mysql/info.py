@@ -13,7 +13,7 @@ from .._core.activity import offsets
 from .._core.exemption import parse_exemptions
 from .._core.info import attempt, parse_request
 from . import trail_catalog
-from .info_queries import INSTALLED
+from .info_queries import INSTALLED, SERVER_AUDIT
 from .info_trail import refusal, trail_facts
 from .log_files import read_logs
 from .module import MysqlModule
@@ -44,6 +44,7 @@ def gather(module: MysqlModule, session: Session) -> None:
         read_only=session.read_only,
         event_scheduler=session.on("event_scheduler"),
         logs=read_logs(session),
+        server_audit=session.all(SERVER_AUDIT) if session.is_mariadb else [],
         installed=catalog.installed if catalog else session.one(INSTALLED, {"schema": schema})["number"] > 0,
         limitations=[*(limitations(catalog, session) if catalog else ()), *lost],
     )

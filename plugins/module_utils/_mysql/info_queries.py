@@ -161,6 +161,15 @@ WHERE variable_name LIKE 'server\\_audit\\_%%' OR variable_name LIKE 'audit\\_lo
   'secure_file_priv', 'sql_mode', 'system_time_zone', 'tls_version')
 """
 
+#: Of MariaDB's plugin for statements, what somebody has set, and where.
+SERVER_AUDIT = """
+SELECT LOWER(v.variable_name) AS name, v.global_value AS value,
+       COALESCE(v.global_value_path, LOWER(v.global_value_origin)) AS place
+FROM information_schema.system_variables AS v
+WHERE v.variable_name LIKE 'SERVER\\_AUDIT\\_%' AND v.global_value_origin <> 'COMPILE-TIME'
+ORDER BY v.variable_name
+"""
+
 
 def activity(offsets: Sequence[int]) -> str:
     """Return the query for what has happened.

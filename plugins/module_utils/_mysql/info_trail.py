@@ -9,16 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from functools import cached_property
 from typing import Any
 
 from .._core import info
 from .._core.activity import COLUMNS, Group, activity, offsets
+from .._core.adoption import ForeignLog
 from .._core.coverage import AuditedTable
 from .._core.info import Request
 from .._core.policy_versions import StoredPolicy
+from .._core.schema_version import FUNCTION
 from .._core.trail_facts import SeenTables, TrailFacts, grant_entries
 from . import info_queries as queries
 from .accounts import ACCOUNTS, OWNER, WRITER, Account
+from .adoption import read_foreign_logs
 from .grants import READABLE, wanted_rights
 from .partition_plan import INTERVAL_SETTING
 from .session import Session, pymysql
@@ -31,7 +35,7 @@ REFUSED = (1142, 1143, 1044, 1356, 1227, 1370)
 _MISSING = (1146, 1049)
 
 #: What the applications and readers of the inventory may call.
-_PUBLIC_ROUTINES = ("set_context", "log_event", "overlay")
+_PUBLIC_ROUTINES = ("set_context", "log_event", "overlay", FUNCTION)
 
 #: The average that the server tells of a table with fewer rows is that of an empty page.
 _ROWS_FOR_AVERAGE = 100
@@ -66,6 +70,9 @@ class _Facts(TrailFacts):
         self.catalog = catalog
         self.installed = self._all(queries.INSTALLED, schema=schema)[0]["number"] > 0
 
+    def schema_version(self) -> int | None:
+        return None if self.catalog is None else self.catalog.schema_version
+
     def attempt(self, part: str, read: Callable[[], Any]) -> Any:
         return info.attempt(part, read, pymysql.MySQLError, refusal, self.limitations)
 
@@ -95,7 +102,11 @@ class _Facts(TrailFacts):
             if MysqlTable(*key, row["type"] or "", row["engine"] or "", (), (), ()).obstacle is None:
                 slots = triggers.get(key, {}) if visible.triggers_of(*key) else None
                 tables.append(_audited_table(row, types.get(key, {}), slots, writes))
-        return tables
+        return [table for table in tables if not self.is_foreign_log(table)]
+
+    @cached_property
+    def foreign_logs(self) -> list[ForeignLog]:
+        return read_foreign_logs(self.session)
 
     def _writes(self) -> tuple[datetime | None, str, dict[tuple[str, str], tuple[int, int, int]] | None]:
         """Return since when rows written are counted, the words for it, and the counts: inserted, updated, deleted."""

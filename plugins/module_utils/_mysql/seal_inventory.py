@@ -215,8 +215,9 @@ class Found:
         records = self.inventory.records(after)
         harmless = {name for name, how in changed.items() if how == NEW}
         harmless |= {name for name in gone if places[name] not in left}
+        restored = self.stale
         return [
-            {"object": name, "change": how, "recorded": name in harmless or self._explained(name, records)}
+            {"object": name, "change": how, "recorded": name in harmless or self._explained(name, records, restored)}
             for name, how in changed.items()
         ]
 
@@ -234,17 +235,19 @@ class Found:
             return "was altered"
         return "was replaced" if now.server == then.server and now.version != then.version else ""
 
-    def _explained(self, name: str, records: list[Mapping[str, Any]]) -> bool:
+    def _explained(self, name: str, records: list[Mapping[str, Any]], restored: bool) -> bool:
         """Tell whether records lead from the state at the last seal to that of now; a dump has times of its own."""
-        passed: list[str | None] = [self.known[name].state]
-        for record in records:
-            if record["object"] == name and record["before"] == passed[-1]:
-                passed.append(record["after"])
         now = self.current.get(name)
-        if now and now.server != self.known[name].server:
-            return now.definition in [state.split()[0] for state in passed if state]
+
+        def told(state: str | None) -> str | None:
+            return state.split()[0] if state and restored else state
+
+        passed = [told(self.known[name].state)]
+        for record in records:
+            if record["object"] == name and told(record["before"]) == passed[-1]:
+                passed.append(told(record["after"]))
         # Not only the last one: somebody may have gone on after the objects were read.
-        return (now.state if now else None) in passed
+        return told(now.state if now else None) in passed
 
 
 def digest(objects: Objects) -> str:

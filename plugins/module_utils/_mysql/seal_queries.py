@@ -172,5 +172,12 @@ ORDER BY r.id
 LIMIT {limit}
 """
 
+#: Rows that came from another log, of the ids between two.
+IMPORTED = """
+SELECT r.id
+FROM {schema}.policy AS p JOIN {schema}.audit_log_data AS r ON r.policy_id = p.policy_id
+WHERE JSON_CONTAINS_PATH(p.definition, 'one', '$.imported') AND r.id BETWEEN {first} AND {last}
+"""
+
 #: What makes a leaf of nothing, or of a part only: a text longer than max_allowed_packet, a list that was cut off.
 CUT_OFF = (1301, 1260)

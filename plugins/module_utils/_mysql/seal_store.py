@@ -236,11 +236,13 @@ class SealStore:
                 )
 
     def _add_block(self, block: NewBlock, reached: Mapping[str, Any]) -> None:
+        imported = self._imported(block.backdated)
         backdated = [
             {"id": row.id, "changed_at": moment(row.changed_at).isoformat(), "after": reached["marked_at"]}
             for row in block.backdated
+            if row.id not in imported
         ]
-        attested = {**reached, "backdated": backdated}
+        attested = {**reached, "backdated": backdated, "imported": len(imported) or None}
         self._execute(
             queries.ADD,
             number=Literal(None),
@@ -254,6 +256,14 @@ class SealStore:
             root=Literal(block.root),
             attested=Literal({key: value for key, value in attested.items() if value not in (None, [])}),
         )
+
+    def _imported(self, rows: Sequence[Row]) -> set[int]:
+        """Return the ids of those that were imported from another log: history, and none that came too late."""
+        if not rows:
+            return set()
+        ids = {row.id for row in rows}
+        first, last = Literal(min(ids)), Literal(max(ids))
+        return ids.intersection(row["id"] for row in self._all(queries.IMPORTED, first=first, last=last))
 
     def _execute(self, template: str, **places: Any) -> None:
         self.session.execute(sql(template, **{**self.places, **places}).render(self.session))

@@ -97,7 +97,7 @@ class _Builder:
             statement = sql("CREATE DATABASE {schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", **self.place)
             self.steps.add(statement, f"database {self.options.schema} is missing", "missing")
         ids = sql(tables.IDS[self.session.vendor], **self.place)
-        comment = Literal(f"{tables.MARK} {tables.TRAIL_VERSION}")
+        comment = Literal(tables.MARK)
         for name, statement in self.wanted_tables().items():
             if name not in self.catalog.tables:
                 places = {"ids": ids, "comment": comment, **self.place}

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._core.schema_version import FUNCTION, version_in
 from .accounts import ACCOUNTS, Account
 from .session import Session
 from .trigger import Slots, read_triggers
@@ -123,6 +124,11 @@ class TrailCatalog:
     @property
     def installed(self) -> bool:
         return "audit_log_data" in self.tables
+
+    @property
+    def schema_version(self) -> int:
+        """The version of what the trail consists of; 0 where it does not say."""
+        return version_in((self.routines.get(FUNCTION) or {}).get("body"))
 
 
 def read(session: Session, schema: str) -> TrailCatalog:

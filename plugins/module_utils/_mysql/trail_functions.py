@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from .._core.policy import SENSITIVE_PATTERN
+from .._core.schema_version import FUNCTION, SCHEMA_VERSION
 from .._core.sql import Identifier, Literal, sql
 from .accounts import OWNER
 from .capture import CHANGED_AT, CLIENT_HOST, DB_USER
@@ -278,6 +279,7 @@ def trail_routines(options: TrailOptions, vendor: str) -> list[Routine]:
     patience = Routine(AWAIT_WRITERS, sql(_AWAIT_WRITERS.strip(), **names), access="READS SQL DATA", security="INVOKER")
     return [
         *([patience] if vendor == "mysql" else []),
+        Routine(FUNCTION, verbatim(f"BEGIN RETURN {SCHEMA_VERSION}; END"), "", "INT", executors=options.readers),
         Routine(
             "snake_case",
             sql(_SNAKE_CASE.strip(), pattern=sql(pattern), replacement=sql(replacement)),

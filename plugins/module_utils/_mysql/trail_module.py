@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .._core.adoption_module import adopt
 from .._core.plan import Plan
+from .._core.schema_version import SCHEMA_VERSION
 from . import trail_catalog
 from .accounts import Account
+from .adoption import read_foreign_logs
+from .adoption_import import plan_adoption
 from .module import MysqlModule
 from .session import Session
 from .trail import plan_trail
@@ -34,6 +38,8 @@ def trail_options(params: Mapping[str, Any]) -> TrailOptions:
         tuple(Account.parse(name) for name in params["applications"]),
         tuple(params["indexes"]),
         tuple(params["events"]),
+        # Verification has no such option.
+        params.get("allow_downgrade", False),
     )
 
 
@@ -42,11 +48,21 @@ def present(module: MysqlModule, session: Session) -> None:
 
     def planner(open_session: Session) -> Plan:
         catalog = trail_catalog.read(open_session, options.schema)
+        module.results["schema_version"] = catalog.schema_version
         plan = plan_trail(options, catalog, open_session)
         module.results["limitations"] = limitations(catalog, open_session)
         return plan
 
     module.reconcile(session, planner)
+    module.results["schema_version"] = SCHEMA_VERSION
+    trail = trail_catalog.read(session, options.schema)
+    adopt(
+        module,
+        session,
+        lambda: read_foreign_logs(session, module.params["adopt_columns"]),
+        lambda logs: plan_adoption(session, trail, logs),
+        installed=trail.installed,
+    )
 
 
 def absent(module: MysqlModule, session: Session) -> None:

@@ -10,11 +10,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .._core.adoption import elsewhere
 from .._core.errors import AuditError
+from .._core.schema_version import refuse_newer
 from .accounts import ACCOUNTS, Account
 from .session import Session
 from .trail_catalog import TrailCatalog, roles_of
-from .trail_tables import LOG, MARK, SEQUENCE, TRAIL_VERSION
+from .trail_tables import LOG, MARK, SEQUENCE
 
 #: Who may name somebody else as the definer of a trigger.
 _DEFINER_PRIVILEGES = {"mariadb": ("SET USER", "SUPER"), "mysql": ("SET_ANY_DEFINER", "SET_USER_ID", "SUPER")}
@@ -22,6 +24,9 @@ _DEFINER_PRIVILEGES = {"mariadb": ("SET USER", "SUPER"), "mysql": ("SET_ANY_DEFI
 #: Accounts that servers and distributions make for themselves and for whoever runs the server.
 _ADMINISTRATORS = ("root", "mysql", "mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint")
 
+
+#: With one of these in every database, the log can be changed or its guards dropped.
+_CHANGING = ("INSERT", "UPDATE", "DELETE", "DROP", "ALTER", "TRIGGER")
 
 #: What the server shows to no trigger, and the events of server_audit that have it.
 _PLUGIN_EVENTS = {"ddl": "QUERY_DDL and QUERY_DCL", "login": "CONNECT"}
@@ -36,12 +41,15 @@ class TrailOptions:
     applications: tuple[Account, ...]
     indexes: tuple[str, ...]
     events: tuple[str, ...] = ("app",)
+    allow_downgrade: bool = False
 
 
 def check(options: TrailOptions, catalog: TrailCatalog, session: Session) -> None:
     """Refuse what is not ours and what is not there, before anything is changed."""
     _refuse_events(options.events, session)
     _refuse_foreign(catalog)
+    if not options.allow_downgrade:
+        refuse_newer(f"{session.database}: the trail in database {catalog.schema!r}", catalog.schema_version)
     check_login(catalog, session)
     for account in (*options.readers, *options.applications):
         if account.grantee not in catalog.accounts:
@@ -85,9 +93,7 @@ def check_login(catalog: TrailCatalog, session: Session) -> None:
             "record changes as their own and MariaDB would refuse every audited change (1665); set binlog_format = ROW "
             "or MIXED in its configuration"
         )
-    held = set()
-    for grantee in roles_of(session):
-        held.update((catalog.accounts.get(grantee, {}).get("privileges") or "").split(","))
+    held = _held(catalog, session)
     wanted = _DEFINER_PRIVILEGES[session.vendor]
     if not held.intersection(wanted):
         raise AuditError(
@@ -101,6 +107,14 @@ def check_login(catalog: TrailCatalog, session: Session) -> None:
             "server refuses its triggers (1419); SET GLOBAL log_bin_trust_function_creators = 1 and keep it in the "
             "configuration, or in the parameter group of a managed service"
         )
+
+
+def _held(catalog: TrailCatalog, session: Session) -> set[str]:
+    """Return the privileges that the login has in every database."""
+    held: set[str] = set()
+    for grantee in roles_of(session):
+        held.update((catalog.accounts.get(grantee, {}).get("privileges") or "").split(","))
+    return held
 
 
 def limitations(catalog: TrailCatalog, session: Session) -> list[str]:
@@ -121,6 +135,12 @@ def limitations(catalog: TrailCatalog, session: Session) -> list[str]:
     powerful += sorted(by_pattern.difference(powerful))
     if powerful:
         lost.append(f"accounts whose rights reach every database may change the log as well: {', '.join(powerful)}")
+    held = _held(catalog, session)
+    if "SUPER" not in held and held.intersection(_CHANGING):
+        lost.append(
+            f"the login {session.account}, no superuser, has rights on every database: whoever has it can drop "
+            "the guards of the log, and add and change rows; give it to rollouts only"
+        )
     return lost
 
 
@@ -143,18 +163,13 @@ def _refuse_foreign(catalog: TrailCatalog) -> None:
         foreign = sorted(set(catalog.tables) - {SEQUENCE})
         if foreign:
             raise AuditError(
-                f"database {catalog.schema!r} exists (holds {', '.join(foreign[:5])}) and is not ours; choose another "
-                "with `schema`, or move it away"
+                f"database {catalog.schema!r} exists (holds {', '.join(foreign[:5])}) and is not ours; it stays as it "
+                f"is. {elsewhere('mysql_audit')}"
             )
         return
-    version = re.fullmatch(rf"{re.escape(MARK)} (\d+)", catalog.tables[LOG]["comment"] or "")
-    if not version:
+    # Before 0.1.0 a number followed.
+    if not re.fullmatch(rf"{re.escape(MARK)}( \d+)?", catalog.tables[LOG]["comment"] or ""):
         raise AuditError(
             f"database {catalog.schema!r} has a table {LOG} that dbfleet.audit did not make; choose another database "
             "with `schema`, or move it away"
-        )
-    if int(version[1]) > TRAIL_VERSION:
-        raise AuditError(
-            f"database {catalog.schema!r} was made by a newer dbfleet.audit (layout {version[1]}, this release knows "
-            f"{TRAIL_VERSION}); update the collection"
         )

@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-#: Raised with every change of layout; kept in the comment of the log's table.
-TRAIL_VERSION = 1
+#: The comment of the log's table.
 MARK = "dbfleet.audit"
 
 LOG = "audit_log_data"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .._core.policy_versions import StoredPolicy
-from .column import Column
+from .adoption import read_foreign_logs
+from .column import JSON_CHECKS, Column
 from .session import Session
 from .trail_catalog import TrailCatalog
 from .trigger import Slots, read_triggers
@@ -33,13 +34,6 @@ SELECT c.table_schema AS `schema`, c.table_name AS `table`, c.column_name AS nam
 FROM information_schema.columns AS c
 WHERE c.table_schema NOT IN {_SYSTEM} AND c.table_schema <> %(schema)s
 ORDER BY c.table_schema, c.table_name, c.ordinal_position
-"""
-
-#: MariaDB's JSON columns: a text whose check is that it is JSON.
-JSON_CHECKS = """
-SELECT c.constraint_schema AS `schema`, c.table_name AS `table`, c.check_clause AS clause
-FROM information_schema.check_constraints AS c
-WHERE c.check_clause LIKE 'json_valid(%'
 """
 
 _KEYS = f"""
@@ -108,12 +102,16 @@ class MysqlTable:
 
 @dataclass
 class TriggerCatalog:
-    """What the server has: the trail, every table, our triggers, every stored policy."""
+    """What the server has: the trail, every table, our triggers, every stored policy.
+
+    :ivar logs: tables that triggers of somebody else's write changes to.
+    """
 
     trail: TrailCatalog
     tables: Mapping[tuple[str, str], MysqlTable]
     triggers: Mapping[tuple[str, str], Slots]
     stored: Sequence[StoredPolicy]
+    logs: set[tuple[str, str]] = field(default_factory=set)
 
     def triggers_of(self, table: MysqlTable) -> Slots:
         return self.triggers.get((table.schema, table.name), {})
@@ -132,7 +130,8 @@ def read(session: Session, trail: TrailCatalog) -> TriggerCatalog:
         cascades = tuple(foreign_keys.get(key, ()))
         tables[key] = MysqlTable(*key, row["type"] or "", row["engine"] or "", typed, unique, cascades)
     stored = read_policies(session, trail.schema) if "policy" in trail.tables else []
-    return TriggerCatalog(trail, tables, read_triggers(session, trail.schema, elsewhere=True), stored)
+    logs = {log.key for log in read_foreign_logs(session)}
+    return TriggerCatalog(trail, tables, read_triggers(session, trail.schema, elsewhere=True), stored, logs)
 
 
 def read_policies(session: Session, schema: str) -> list[StoredPolicy]:

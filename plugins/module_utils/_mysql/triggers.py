@@ -48,7 +48,9 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, session: Ses
 
     :raises AuditError: for anything in the policies that the server does not bear out.
     """
-    selection = select(options.policies, options.exemptions, catalog.tables, options.database, options.allow_missing)
+    selection = select(
+        options.policies, options.exemptions, catalog.tables, options.database, options.allow_missing, catalog.logs
+    )
     warnings = unmatched_exemptions(options, selection) + _warnings(selection, catalog, session)
     result = TriggerPlan(Plan(), selection, warnings)
     policies = result.plan.transaction(POLICIES, required=True)

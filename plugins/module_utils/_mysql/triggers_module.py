@@ -12,6 +12,7 @@ from .._core import rollout
 from .._core.errors import AuditError
 from .._core.plan import Failure
 from .._core.rollout import TriggerPlan, trigger_options
+from .._core.schema_version import refuse_newer
 from .._core.sql import Identifier, Sql, Verbatim, sql
 from . import trail_catalog, trigger_catalog
 from .module import MysqlModule
@@ -39,6 +40,7 @@ def reconcile(module: MysqlModule, session: Session) -> None:
         if result.plan:
             session.require_writable()
             check_login(trail, session)
+            refuse_newer(f"{options.database}: the trail in database {options.schema!r}", trail.schema_version)
             # In check mode of a first rollout the trail is only predicted, and so are the triggers.
             if options.policies and not trail.installed and not module.check_mode:
                 raise AuditError(

@@ -13,10 +13,10 @@ from typing import Any
 from .._core.errors import AuditError
 from .._core.sql import Joined, Literal, Sql, sql
 from .._core.undo import UndoColumn, UndoTable
-from .column import Column
+from .column import JSON_CHECKS, Column
 from .session import Session
 from .trail_tables import LOG
-from .trigger_catalog import JSON_CHECKS, TRANSACTIONAL, unique_keys
+from .trigger_catalog import TRANSACTIONAL, unique_keys
 
 # GENERATED alone says nothing: MySQL calls a default that is an expression DEFAULT_GENERATED.
 _COLUMNS = """

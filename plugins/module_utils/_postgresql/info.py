@@ -21,6 +21,7 @@ from .login import Login, limitations, login_query
 from .module import PostgresqlModule
 from .restart_facts import read_restart
 from .session import Session, connect, psycopg2
+from .settings import patroni_cluster
 from .user_checks import user_checks
 
 _SERVER = """
@@ -32,6 +33,17 @@ SELECT {login} AS login,
        ARRAY(SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname) AS open,
        (SELECT default_version FROM pg_available_extensions WHERE name = 'pgaudit') AS pgaudit,
        EXISTS (SELECT FROM pg_settings WHERE name = 'pgaudit.log') AS pgaudit_loaded,
+       (SELECT coalesce(jsonb_agg(jsonb_build_object('name', s.name, 'value', s.value, 'place', s.place)
+                                  ORDER BY s.name, s.place), '[]')
+        FROM (SELECT name, setting AS value, coalesce(sourcefile || ':' || sourceline, source) AS place
+              FROM pg_settings WHERE name LIKE 'pgaudit.%' AND source NOT IN ('default', 'database', 'user',
+                'database user', 'session', 'client')
+              UNION ALL
+              SELECT split_part(e.entry, '=', 1), substr(e.entry, strpos(e.entry, '=') + 1),
+                     concat_ws(', ', 'database ' || d.datname, 'role ' || r.rolname)
+              FROM pg_db_role_setting AS c CROSS JOIN unnest(c.setconfig) AS e (entry)
+              LEFT JOIN pg_database AS d ON d.oid = c.setdatabase LEFT JOIN pg_roles AS r ON r.oid = c.setrole
+              WHERE e.entry LIKE 'pgaudit.%') AS s) AS pgaudit_settings,
        ARRAY(SELECT name FROM pg_settings WHERE pending_restart ORDER BY name) AS pending_restart
 """
 
@@ -58,7 +70,12 @@ def gather(module: PostgresqlModule, session: Session) -> None:
         unmatched=[pattern for pattern in patterns if not matched[pattern]],
         unlisted=_unlisted(server.open, patterns),
         limitations=limitations(login),
-        pgaudit={"installed": server.pgaudit, "loaded": server.pgaudit_loaded},
+        patroni=patroni_cluster(session) or None,
+        pgaudit={
+            "installed": server.pgaudit,
+            "loaded": server.pgaudit_loaded,
+            "settings": server.pgaudit_settings,
+        },
         catalog_changes=catalog_changes(session, module.params["schema"]),
         pending_restart=server.pending_restart,
         restart=read_restart(session) if login.superuser else None,

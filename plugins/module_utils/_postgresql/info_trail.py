@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any
 
 from .._core import info
 from .._core.activity import Group, activity
+from .._core.adoption import ForeignLog
 from .._core.coverage import AuditedTable
 from .._core.info import Request
 from .._core.policy import OPERATIONS
 from .._core.policy_versions import StoredPolicy
+from .._core.schema_version import FUNCTION
 from .._core.trail_facts import SeenTables, TrailFacts, grant_entries
 from . import info_queries as queries
 from . import trail_catalog
+from .adoption import read_foreign_logs
 from .attach_functions import EXCEPTIONS_SETTING
 from .capture import is_capture
 from .event_triggers import EVENT_TRIGGERS, fires
@@ -46,7 +50,7 @@ _OWN_GRANTS = (
 )
 _READABLE = (*READABLE, *VIEWS, "audit_log_data")
 #: What the applications of the inventory may call, and its readers.
-_PUBLIC_FUNCTIONS = ("set_context", "log_event", "add_table", "canonical")
+_PUBLIC_FUNCTIONS = ("set_context", "log_event", "add_table", "canonical", FUNCTION)
 
 
 def trail_facts(session: Session, schema: str, request: Request) -> dict[str, Any]:
@@ -66,6 +70,9 @@ class _Facts(TrailFacts):
         session.one(queries.SESSION)
         self.catalog: TrailCatalog = trail_catalog.read(session, schema, list(ROLES))
         self.installed = self.catalog.installed
+
+    def schema_version(self) -> int:
+        return self.catalog.schema_version
 
     def attempt(self, part: str, read: Callable[[], Any]) -> Any:
         return info.attempt(part, read, psycopg2.Error, self._refusal, self.limitations)
@@ -89,12 +96,17 @@ class _Facts(TrailFacts):
     def _audited_tables(self) -> list[AuditedTable]:
         numbers = self._all(queries.TABLES, schema=self.schema, types=self.request.discover)
         by_name = {(row.schema, row.name): row for row in numbers}
-        return [
+        found = [
             _audited_table(table, by_name[key], counts=not self.session.in_recovery)
             for key, table in read_tables(self.session, self.schema).items()
             # A table that was made between the two queries is there the next time.
             if table.kind in ("r", "p") and table.root is None and key in by_name
         ]
+        return [table for table in found if not self.is_foreign_log(table)]
+
+    @cached_property
+    def foreign_logs(self) -> list[ForeignLog]:
+        return read_foreign_logs(self.session)
 
     def _counted(self) -> tuple[datetime | None, str]:
         """Return since when the server counts rows, and the words for it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .._core.plan import Transaction
 from .._core.policy import Policy
@@ -42,12 +42,16 @@ _VERSIONS = VersionStatements(_ADD_POLICY, _MOVE_POLICY, _CLOSE_POLICY)
 
 @dataclass
 class TriggerCatalog:
-    """What the server has: the trail, every table, every stored policy."""
+    """What the server has: the trail, every table, every stored policy.
+
+    :ivar logs: tables that triggers of somebody else's write changes to.
+    """
 
     trail: TrailCatalog
     tables: Mapping[tuple[str, str], PgTable]
     stored: Sequence[StoredPolicy]
     encoding: str
+    logs: set[tuple[str, str]] = field(default_factory=set)
 
 
 def plan_policies(

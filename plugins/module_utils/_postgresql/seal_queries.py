@@ -136,6 +136,7 @@ WHERE h.inhparent = to_regclass({id_index}) AND pg_has_role(c.relowner, 'USAGE')
                    'AccessExclusiveLock'))
 """
 
+#: What was imported from another log is history and no row that came too late; how much there is of it, the seal says.
 #: Seals the rows of ids after `after` up to `until` that are in no seal yet, one block a day. Of rows with the same id,
 #: which only a tamperer can make, one is sealed.
 SEAL = """
@@ -143,9 +144,11 @@ WITH sealed AS MATERIALIZED (
   SELECT coalesce(range_agg(u.r), '{}') AS ids
   FROM (SELECT unnest(c.ids) AS r FROM {schema}.seal AS c
         WHERE upper(c.ids) > {after} + 1 AND lower(c.ids) <= {until}) AS u
+), import AS MATERIALIZED (
+  SELECT coalesce(array_agg(p.policy_id), '{}') AS policies FROM {schema}.policy AS p WHERE p.definition ? 'imported'
 ), candidate AS MATERIALIZED (
-  SELECT DISTINCT ON (r.id) r.id, r.changed_at, {leaf} AS leaf
-  FROM {schema}.audit_log_data AS r CROSS JOIN sealed AS s
+  SELECT DISTINCT ON (r.id) r.id, r.changed_at, {leaf} AS leaf, r.policy_id = ANY (i.policies) AS imported
+  FROM {schema}.audit_log_data AS r CROSS JOIN sealed AS s CROSS JOIN import AS i
   WHERE r.id > {after} AND r.id <= {until} AND NOT r.id <@ s.ids
   ORDER BY r.id, r.changed_at
 ), block AS (
@@ -153,7 +156,9 @@ WITH sealed AS MATERIALIZED (
          range_agg(int8range(n.id, n.id, '[]')) AS ids, count(*) AS row_count,
          string_agg(n.leaf, '' ORDER BY n.id) AS leaves,
          jsonb_agg(jsonb_build_object('id', n.id, 'changed_at', n.changed_at, 'after', {marked_at}::timestamptz))
-           FILTER (WHERE n.changed_at < {marked_at}::timestamptz - interval '1 minute') AS backdated
+           FILTER (WHERE n.changed_at < {marked_at}::timestamptz - interval '1 minute'
+                     AND n.imported IS NOT TRUE) AS backdated,
+         nullif(count(*) FILTER (WHERE n.imported), 0) AS imported
   FROM candidate AS n
   GROUP BY 1
 )
@@ -161,7 +166,7 @@ INSERT INTO {schema}.seal (number, kind, period, ids, row_count, leaves, root, a
 SELECT (SELECT coalesce(max(c.number), 0) FROM {schema}.seal AS c) + row_number() OVER (ORDER BY b.first_id),
        'rows', b.period, b.ids, b.row_count, b.leaves, sha256(b.leaves),
        jsonb_strip_nulls(jsonb_build_object(
-         'backdated', b.backdated, 'watermark', {watermark}::bigint,
+         'backdated', b.backdated, 'imported', b.imported, 'watermark', {watermark}::bigint,
          'marked_at', to_char({marked_at}::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')))
 FROM block AS b
 """

@@ -64,7 +64,19 @@ def plan_trail(options: TrailOptions, catalog: TrailCatalog, quoter: Quoter) -> 
     builder.grants()
     builder.event_triggers()
     builder.snapshot()
+    _plan_retired(plan, options.schema, catalog)
     return plan
+
+
+def _plan_retired(plan: Plan, schema: str, catalog: TrailCatalog) -> None:
+    """Take off the log what earlier versions put on it; by itself, because it waits for writers and they for it."""
+    found = (catalog.relations.get("audit_log_data") or {}).get("constraints") or []
+    steps = plan.transaction(f"{schema}.audit_log_data")
+    for name in tables.RETIRED_CONSTRAINTS:
+        if name in found:
+            places = {"log": Identifier.of(schema, "audit_log_data"), "name": Identifier.of(name)}
+            statement = sql("ALTER TABLE {log} DROP CONSTRAINT {name}", **places)
+            steps.add(statement, f"constraint {name} is one of an earlier version, and slows every change", "altered")
 
 
 class _Builder:
@@ -149,14 +161,14 @@ class _Builder:
                 f"schema {self.options.schema} is missing",
                 "missing",
             )
-            mark = Literal(f"{MARK} {tables.TRAIL_VERSION}")
-            self.steps.add(sql("COMMENT ON SCHEMA {schema} IS {mark}", mark=mark, **self.place), "the schema is ours")
         elif self.catalog.schema["owner"] != OWNER:
             self.steps.add(
                 sql("ALTER SCHEMA {schema} OWNER TO {owner}", owner=Identifier.of(OWNER), **self.place),
                 f"schema {self.options.schema} does not belong to {OWNER}",
                 "altered",
             )
+        if (self.catalog.schema or {}).get("comment") != MARK:
+            self._add("COMMENT ON SCHEMA {schema} IS {mark}", "the schema is ours", mark=Literal(MARK))
         writers = (WRITER, READER, *self.options.readers, *self.options.applications)
         current = (self.catalog.schema or {}).get("acl") or []
         target = sql("SCHEMA {schema}", **self.place)

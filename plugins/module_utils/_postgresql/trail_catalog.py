@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._core.schema_version import FUNCTION, version_in
 from .login import Login, login_query
 from .roles import OWNER
 from .session import Session
@@ -68,6 +69,7 @@ SELECT
                                     coalesce(r.rolname, 'PUBLIC'), a.privilege_type, t.attname))
                            FROM pg_attribute t, aclexplode(t.attacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
                            WHERE t.attrelid = relation.oid),
+            'constraints', (SELECT jsonb_agg(conname) FROM pg_constraint WHERE conrelid = relation.oid),
             'triggers', (SELECT jsonb_object_agg(tgname, jsonb_build_object(
                                   'enabled', tgenabled, 'type', tgtype, 'function', p.proname,
                                   'cloned', tgparentid <> 0))
@@ -142,6 +144,11 @@ class TrailCatalog:
     @property
     def installed(self) -> bool:
         return "audit_log_data" in self.relations
+
+    @property
+    def schema_version(self) -> int:
+        """The version of what the trail consists of; 0 where it does not say."""
+        return version_in((self.functions.get(FUNCTION) or {}).get("source"))
 
     @property
     def guarded(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from .._core.schema_version import FUNCTION, SCHEMA_VERSION
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .attach_functions import attach_functions
 from .canonical import canonical
@@ -291,6 +292,14 @@ def trail_functions(options: TrailOptions, version_number: int) -> list[Function
         *event_functions(schema, applications if "app" in options.events else ()),
         *([login_function(schema)] if version_number >= LOGIN_EVENTS_VERSION else []),
         *snapshot_functions(schema, version_number),
+        Function(
+            FUNCTION,
+            sql(f"SELECT {SCHEMA_VERSION}"),
+            returns="integer",
+            language="sql",
+            volatility="i",
+            executors=(READER, *options.readers),
+        ),
         *partition_functions(schema),
         *ddl_functions(schema),
         *attach_functions(schema, applications),

@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .._core.adoption_module import adopt
 from .._core.errors import AuditError
-from .._core.plan import Plan
+from .._core.plan import Plan, refuse_failures
+from .._core.schema_version import SCHEMA_VERSION
 from . import trail_catalog
+from .adoption import read_foreign_logs
+from .adoption_import import plan_adoption
 from .login import limitations
 from .module import PostgresqlModule
 from .roles import OWNER, ROLES
@@ -41,6 +45,8 @@ def trail_options(params: Mapping[str, Any]) -> TrailOptions:
         params["tablespace"],
         tuple(params["indexes"]),
         tuple(params["events"]),
+        # Verification has no such option.
+        params.get("allow_downgrade", False),
     )
 
 
@@ -59,11 +65,21 @@ def present(module: PostgresqlModule, session: Session) -> None:
 
     def planner(open_session: Session) -> Plan:
         catalog = trail_catalog.read(open_session, options.schema, options.roles())
+        module.results["schema_version"] = catalog.schema_version
         plan = plan_trail(options, catalog, open_session)
         module.results["limitations"] = limitations(catalog.login, catalog.guarded, options.events)
         return plan
 
-    module.reconcile(session, planner)
+    failures = module.reconcile(session, planner)
+    module.results["schema_version"] = SCHEMA_VERSION
+    refuse_failures(failures, session.database)
+    adopt(
+        module,
+        session,
+        lambda: read_foreign_logs(session, module.params["adopt_columns"]),
+        lambda logs: plan_adoption(session, options.schema, logs),
+        installed=bool(trail_catalog.read(session, options.schema, []).installed),
+    )
 
 
 def absent(module: PostgresqlModule, session: Session) -> None:
@@ -72,7 +88,7 @@ def absent(module: PostgresqlModule, session: Session) -> None:
 
     def planner(open_session: Session) -> Plan:
         catalog = trail_catalog.read(open_session, schema, roles)
-        plan = plan_removal(catalog, drop_log)
+        plan = plan_removal(catalog, drop_log, open_session)
         if plan and drop_log and not catalog.login.may_drop(OWNER):
             module.warn(f"the roles {', '.join(ROLES)} stay: the login {catalog.login.name!r} may not drop them")
         return plan

@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .._core.adoption import elsewhere
 from .._core.errors import AuditError
-from . import trail_tables as tables
+from .._core.schema_version import refuse_newer
 from .roles import ROLES
 from .trail_catalog import TrailCatalog
 
@@ -32,6 +33,7 @@ class TrailOptions:
     tablespace: str | None
     indexes: tuple[str, ...]
     events: tuple[str, ...] = ()
+    allow_downgrade: bool = False
 
     def roles(self) -> list[str]:
         """Every role that the plan needs to know about."""
@@ -41,6 +43,8 @@ class TrailOptions:
 def check(options: TrailOptions, catalog: TrailCatalog) -> None:
     """Refuse what is not ours and what is not there, before anything is changed."""
     _refuse_foreign(catalog)
+    if not options.allow_downgrade:
+        refuse_newer(f"the trail in schema {catalog.schema_name!r}", catalog.schema_version)
     if catalog.installed:
         catalog.login.require()
     catalog.login.check(catalog.schema is not None)
@@ -72,16 +76,12 @@ def _refuse_foreign(catalog: TrailCatalog) -> None:
     if catalog.schema is None:
         return
     name, comment = catalog.schema_name, catalog.schema["comment"] or ""
-    version = re.fullmatch(rf"{re.escape(MARK)} (\d+)", comment)
+    # Before 0.1.0 a number followed.
+    marked = re.fullmatch(rf"{re.escape(MARK)}( \d+)?", comment)
     # Anybody may write this comment on a schema of their own, with triggers in it that wait for us.
-    if not (version and catalog.schema["trusted"]):
+    if not (marked and catalog.schema["trusted"]):
         held = "audit_log" if "audit_log" in catalog.relations else f"{len(catalog.relations)} relations"
         raise AuditError(
-            f"schema {name!r} exists (owner {catalog.schema['owner']!r}, holds {held}) and is not ours; "
-            "choose another with `schema`, or move it away"
-        )
-    if int(version[1]) > tables.TRAIL_VERSION:
-        raise AuditError(
-            f"schema {name!r} was made by a newer dbfleet.audit (layout {version[1]}, this release knows "
-            f"{tables.TRAIL_VERSION}); update the collection"
+            f"schema {name!r} exists (owner {catalog.schema['owner']!r}, holds {held}) and is not ours; it stays as it "
+            f"is. {elsewhere('postgresql_audit')}"
         )

@@ -6,9 +6,6 @@
 
 from __future__ import annotations
 
-#: Raised with every change of layout; kept in the schema's comment.
-TRAIL_VERSION = 1
-
 SEQUENCE = "CREATE SEQUENCE {schema}.audit_log_id_seq"
 
 # nextval() as a default and no identity column: PostgreSQL 17 refuses to ATTACH a table to a parent that has one.
@@ -34,6 +31,9 @@ CREATE TABLE {schema}.audit_log_data (
   policy_id        int
 ) PARTITION BY RANGE (changed_at)
 """
+
+#: Constraints that earlier versions put on the log.
+RETIRED_CONSTRAINTS = ("audit_log_image_length",)
 
 LOG_COMMENT = """
 COMMENT ON COLUMN {schema}.audit_log_data.hidden_changes IS

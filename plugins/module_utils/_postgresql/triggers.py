@@ -36,7 +36,9 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, quoter: Quot
 
     :raises AuditError: for anything in the policies that the database does not bear out.
     """
-    selection = select(options.policies, options.exemptions, catalog.tables, options.database, options.allow_missing)
+    selection = select(
+        options.policies, options.exemptions, catalog.tables, options.database, options.allow_missing, catalog.logs
+    )
     _refuse_statement_capture(selection, catalog, options.database)
     result = TriggerPlan(
         Plan(lock=rollout_lock(options.schema)),

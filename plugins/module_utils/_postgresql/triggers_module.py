@@ -10,7 +10,9 @@ from .._core import rollout
 from .._core.errors import AuditError
 from .._core.plan import Failure
 from .._core.rollout import TriggerOptions, TriggerPlan, trigger_options
+from .._core.schema_version import refuse_newer
 from . import trail_catalog
+from .adoption import read_foreign_logs
 from .conditions import refused_conditions
 from .module import PostgresqlModule
 from .policy_versions import TriggerCatalog
@@ -27,7 +29,8 @@ def read(session: Session, schema: str, roles: list[str] | None = None) -> Trigg
     if "policy" in trail.relations:
         trail.login.require()
         stored = read_policies(session, schema)
-    return TriggerCatalog(trail, read_tables(session, schema), stored, session.encoding)
+    logs = {log.key for log in read_foreign_logs(session)}
+    return TriggerCatalog(trail, read_tables(session, schema), stored, session.encoding, logs)
 
 
 def reconcile(module: PostgresqlModule, session: Session) -> None:
@@ -39,6 +42,7 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
         result = plan_triggers(options, catalog, session)
         if result.plan:
             session.require_writable()
+            refuse_newer(f"{options.database}: the trail in schema {options.schema!r}", catalog.trail.schema_version)
             _require_trail(module, catalog, options)
         return result
 

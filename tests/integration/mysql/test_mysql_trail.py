@@ -110,8 +110,9 @@ def test_a_routine_that_is_put_back_can_be_called_at_once(trail):
         ("CREATE DATABASE audit; CREATE TABLE audit.audit_log (id INT)", "database 'audit' exists (holds audit_log)"),
         ("CREATE DATABASE audit; CREATE TABLE audit.audit_log_data (id INT)", "that dbfleet.audit did not make"),
         (
-            "CREATE DATABASE audit; CREATE TABLE audit.audit_log_data (id INT) COMMENT = 'dbfleet.audit 99'",
-            "was made by a newer dbfleet.audit (layout 99",
+            "CREATE DATABASE audit; CREATE TABLE audit.audit_log_data (id INT) COMMENT = 'dbfleet.audit'; "
+            "CREATE FUNCTION audit.schema_version() RETURNS INT NO SQL RETURN 99",
+            "was made by a newer dbfleet.audit (schema version 99, ",
         ),
         ("CREATE USER audit_writer@localhost", "an account 'audit_writer'@'localhost' exists"),
     ],

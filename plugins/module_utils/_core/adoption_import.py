@@ -1,0 +1,277 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The rows of a foreign log as history in the trail, on any engine: in batches, each once, masked as policies ask.
+
+Rows are imported in the order of their ids. The id up to which a log has been imported stands in the trail's settings
+and moves in the transaction of the batch, so that a run that was cut off is carried on by the next without a double.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+from .adoption import ForeignLog, Name
+from .errors import AuditError
+from .plan import Plan, Transaction
+from .policy import Policy, is_sensitive, parse_policies
+from .policy_versions import StoredPolicy
+from .selection import Table, policy_for
+from .sql import Joined, Literal, Sql, sql
+
+#: What a policy's stored definition has when it stands for rows that were imported, and nothing else can have.
+IMPORTED = "imported"
+
+#: Rows of a batch: more ids than these only where there would be too many batches.
+_BATCH = 10_000
+_BATCHES = 200
+
+#: Months for which periods are made; what is older waits in the one before them.
+_MONTHS = 240
+
+#: What logs call the actions of ours.
+_ACTIONS = {
+    "INSERT": ("INSERT", "I", "INSERTED", "CREATE", "CREATED", "ADD", "C"),
+    "UPDATE": ("UPDATE", "U", "UPDATED", "MODIFY", "MODIFIED", "EDIT", "CHANGE"),
+    "DELETE": ("DELETE", "D", "DELETED", "REMOVE", "REMOVED"),
+    "TRUNCATE": ("TRUNCATE", "T", "TRUNCATED"),
+}
+
+_NOT_IN_FORCE = (
+    "no policy is in force in the trail, so that nobody knows what to redact; bring the tables under their policies "
+    "first (postgresql_audit_triggers, mysql_audit_triggers; the roles do it in this order)"
+)
+
+
+class NoPolicyError(AuditError):
+    """Nobody has said yet what is to be redacted."""
+
+
+@dataclass
+class Pending:
+    """What of a log waits to be imported.
+
+    :ivar after: the id up to which its rows have been imported.
+    :ivar until: the last id; who could add a row with a lower one has ended.
+    :ivar oldest: the day of the oldest of these rows.
+    :ivar keys: by schema and table, as the rows name them, the columns that their images hold.
+    """
+
+    log: ForeignLog
+    after: int
+    until: int
+    oldest: date | None = None
+    keys: dict[tuple[str | None, str], set[str]] = field(default_factory=dict)
+
+    @property
+    def waits(self) -> bool:
+        return self.until > self.after
+
+
+def pending_of(log: ForeignLog, reached: str | None, first: int | None, last: int | None) -> Pending:
+    """Return what waits of a log, of whose columns nothing is known yet.
+
+    :param reached: the id up to which it has been imported, as the trail's setting has it.
+    :param first: its lowest id, and `last` its highest; None of an empty one.
+    """
+    after = int(reached) if reached is not None else (first or 0) - 1
+    return Pending(log, after, after if last is None else max(after, last))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is to be done to the images of one table's rows.
+
+    :ivar key: the columns that identify a row, where the table is still there.
+    :ivar plain_key: whether the log's own word for the key may be taken where an image does not have it.
+    """
+
+    schema: str | None
+    table: str
+    redact: tuple[str, ...]
+    hash: tuple[str, ...]
+    leave_out: tuple[str, ...]
+    key: tuple[str, ...]
+    plain_key: bool
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as the server reads it."""
+        return {
+            "schema_name": self.schema,
+            "table_name": self.table,
+            **{name: list(getattr(self, name)) for name in ("redact", "hash", "leave_out", "key")},
+            "plain_key": self.plain_key,
+            "plain": not (self.redact or self.hash),
+        }
+
+
+def rules(pending: Pending, policies: Sequence[Policy], tables: Mapping[Name, Any]) -> list[Rule]:
+    """Return the rule for each table that the rows name; default names are redacted whatever a policy says."""
+    return [
+        _rule(schema, name, keys, policies, tables)
+        for (schema, name), keys in sorted(pending.keys.items(), key=lambda item: (item[0][0] or "", item[0][1]))
+    ]
+
+
+def _rule(
+    schema: str | None, name: str, columns: Collection[str], policies: Sequence[Policy], tables: Mapping[Name, Table]
+) -> Rule:
+    table: Any = tables.get((schema or "", name))
+    policy = _policy(schema, name, table, policies, tables)
+    hashed = tuple(policy.hash) if policy else ()
+    named = policy.redact if policy else ()
+    redact = tuple(sorted({*named, *(column for column in columns if is_sensitive(column) and column not in hashed)}))
+    key = tuple(table.key) if table else ()
+    left_out: set[str] = set()
+    if policy and policy.only:
+        left_out = set(columns) - set(policy.only)
+    elif policy:
+        left_out = set(policy.excluded_columns)
+    hidden = {*named, *hashed, *left_out}
+    return Rule(
+        schema, name, redact, hashed, tuple(sorted(left_out)), key, not (hidden.intersection(key) if key else hidden)
+    )
+
+
+def _policy(
+    schema: str | None, name: str, table: Any, policies: Sequence[Policy], tables: Mapping[Name, Table]
+) -> Policy | None:
+    """Return the policy of a table, of a partition that of its root; without a schema, the first by the name."""
+    if schema is None:
+        # regexes: those of the schema and of the table.
+        return next(
+            (policy for policy in policies if any(re.match(one.regexes[1], name) for one in policy.tables)), None
+        )
+    return policy_for(table.root if table and table.root else (schema, name), policies, tables)
+
+
+def batches(pending: Pending) -> Iterator[tuple[int, int]]:
+    """Return the ids of each batch: after the one, up to the other."""
+    step = max(_BATCH, -((pending.after - pending.until) // _BATCHES))
+    for after in range(pending.after, pending.until, step):
+        yield after, min(after + step, pending.until)
+
+
+def months(oldest: date, first: date) -> list[tuple[date, date]]:
+    """Return the months from that of the oldest row until the first period of a log, which may begin within a month."""
+    found = []
+    end = first
+    while oldest < end and len(found) < _MONTHS:
+        start = (end - timedelta(days=1)).replace(day=1)
+        found.append((start, end))
+        end = start
+    return found[::-1]
+
+
+def action_case(action: Sql) -> Sql:
+    """Return an expression for our word for an action; what it has no word for is an EVENT."""
+    cases = tuple(
+        sql("WHEN UPPER({action}) IN ({words}) THEN {name}", action=action, name=Literal(name), words=_literals(words))
+        for name, words in _ACTIONS.items()
+    )
+    return sql("CASE {cases} ELSE 'EVENT' END", cases=Joined(" ", cases))
+
+
+def _literals(words: Sequence[str]) -> Joined:
+    return Joined(", ", tuple(Literal(word) for word in words))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The policy version that imported rows of one log carry: what no application can put into a record.
+
+    :ivar policy_id: its number in the trail.
+    :ivar known: whether the trail has it.
+    """
+
+    policy_id: int
+    known: bool
+
+    @property
+    def setting(self) -> str:
+        """The name of the trail's setting that holds the id up to which the log has been imported."""
+        return f"imported_{self.policy_id}"
+
+
+def origins(logs: Sequence[ForeignLog], stored: Sequence[StoredPolicy]) -> dict[str, Origin]:
+    """Return the origin of the rows of each log, by its name."""
+    known = {
+        policy.definition[IMPORTED]["log"]: policy.policy_id for policy in stored if policy.definition.get(IMPORTED)
+    }
+    found = {log.title: Origin(known[log.title], True) for log in logs if log.title in known}
+    next_id = max((policy.policy_id for policy in stored), default=0) + 1
+    for log in logs:
+        if log.title not in found:
+            found[log.title] = Origin(next_id, False)
+            next_id += 1
+    return found
+
+
+def origin_policy(log: ForeignLog) -> dict[str, Literal]:
+    """Return the columns of the policy version that stands for the rows of a log; it is in force at no time."""
+    name = f"imported from {log.title}"
+    pattern = ".".join('"' + part.replace('"', '""') + '"' for part in log.key)
+    policy = parse_policies([{"tables": [pattern], "name": name}], log.title)[0]
+    origin = {"log": log.title, "kind": log.kind, "columns": dict(log.mapping)}
+    return {
+        "name": Literal(name),
+        "patterns": Literal(json.dumps({"tables": [], "exclude": []})),
+        "definition": Literal(
+            json.dumps({**policy.definition(), IMPORTED: origin}, sort_keys=True, ensure_ascii=False)
+        ),
+        "tags": Literal([]),
+    }
+
+
+@dataclass(frozen=True)
+class Import:
+    """How an engine says what a plan is made of.
+
+    :ivar origin: adds the policy version of a log to a transaction.
+    :ivar copy: adds the rows of a batch, and the id up to which they reach.
+    """
+
+    origin: Callable[[Transaction, ForeignLog, Origin], None]
+    copy: Callable[[Transaction, Pending, Origin, Sequence[Rule], int, int], None]
+
+
+def plan_import(
+    plan: Plan,
+    found: Sequence[Pending],
+    policies: Sequence[Policy],
+    tables: Mapping[Name, Any],
+    found_origins: Mapping[str, Origin],
+    engine: Import,
+) -> None:
+    """Add what copies rows that wait, a transaction a batch; one that fails keeps the later ones back."""
+    for pending in found:
+        if not pending.waits:
+            continue
+        log, origin = pending.log, found_origins[pending.log.title]
+        if not origin.known:
+            engine.origin(plan.transaction(f"origin {log.title}", required=True), log, origin)
+        of_tables = rules(pending, policies, tables)
+        for after, until in batches(pending):
+            subject = f"import of {log.title}, ids {after + 1} to {until} (rows before them are in the trail)"
+            engine.copy(plan.transaction(subject, required=True), pending, origin, of_tables, after, until)
+
+
+def importable(logs: Sequence[ForeignLog], policies: Sequence[Policy], place: str) -> list[ForeignLog]:
+    """Return the logs whose rows can be imported.
+
+    :raises AuditError: when none can.
+    :raises NoPolicyError: when some can, and there is no policy to go by.
+    """
+    chosen = [log for log in logs if log.obstacle is None]
+    refused = "; ".join(f"{log.title}: {log.obstacle}" for log in logs if log.obstacle)
+    if logs and not chosen:
+        raise AuditError(f"{place}: adopt: import: no log's rows can be imported: {refused}")
+    if chosen and not policies:
+        raise NoPolicyError(f"{place}: adopt: import: {_NOT_IN_FORCE}")
+    return chosen

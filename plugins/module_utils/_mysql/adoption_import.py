@@ -1,0 +1,382 @@
+# Copyright (c) dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Rows of foreign logs become history in the trail. ``{schema}`` is the trail's database."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from .._core.adoption import ForeignLog
+from .._core.adoption_import import (
+    Import,
+    Origin,
+    Pending,
+    Rule,
+    action_case,
+    importable,
+    months,
+    origin_policy,
+    origins,
+    pending_of,
+    plan_import,
+)
+from .._core.coverage import in_force
+from .._core.errors import AuditError
+from .._core.plan import Plan, Transaction
+from .._core.sql import Identifier, Joined, Literal, Sql, sql
+from . import trigger_catalog
+from .seal_watermark import NOTED, writers
+from .session import Session
+from .text import text
+from .trail_catalog import TrailCatalog
+from .trail_tables import LOG, NAMED_ID
+
+#: Seconds to wait for transactions that may still add a row below the last id.
+_PATIENCE = 10
+
+_REACHED = "SELECT s.name, s.value FROM {schema}.setting AS s WHERE s.name LIKE 'imported\\_%'"
+_ENDS = "SELECT {log} AS log, MIN(s.{id}) AS first, MAX(s.{id}) AS last FROM {place} AS s"
+
+# The names of columns are those of all images of a table, for it may have had others.
+_KEYS = """
+SELECT {log} AS log, r.schema_name, r.table_name, k.name, MIN(r.changed_at) AS oldest
+FROM ({rows}) AS r
+LEFT JOIN JSON_TABLE(JSON_KEYS(JSON_MERGE_PRESERVE(COALESCE(r.old_values, '{}'), COALESCE(r.new_values, '{}'))),
+                     '$[*]' COLUMNS (name VARCHAR(255) PATH '$')) AS k ON TRUE
+GROUP BY r.schema_name, r.table_name, k.name
+"""
+
+_ROWS = """
+  SELECT v.id, v.changed_at, {action} AS action, v.action AS said, v.schema_name, v.table_name, v.record_id,
+         v.changed_by, v.db_user, v.client_ip, v.application_name,
+         CASE WHEN {action} <> 'INSERT' THEN v.old_values END AS old_values,
+         CASE WHEN {action} <> 'DELETE' THEN v.new_values END AS new_values
+  FROM (
+    SELECT s.{id} AS id, {changed_at} AS changed_at,
+           {texts},
+           {images}
+    FROM {log} AS s
+    WHERE s.{id} > {after} AND s.{id} <= {until}
+  ) AS v"""
+
+# None without names in which to look for what a policy redacts.
+_IMAGE = """
+CASE JSON_TYPE(s.{column}) WHEN 'OBJECT' THEN {value} WHEN 'NULL' THEN NULL
+           ELSE JSON_OBJECT('omitted', 'not an object', 'sha256', SHA2(s.{column}, 256)) END AS {role}"""
+
+# As text: MariaDB calls two extracts of the same text different.
+_CHANGED = """
+         CASE m.action WHEN 'UPDATE' THEN (
+           SELECT JSON_ARRAYAGG(k.name)
+           FROM JSON_TABLE(JSON_KEYS(m.new_masked), '$[*]' COLUMNS (name VARCHAR(255) PATH '$')) AS k
+           WHERE NOT CAST(JSON_EXTRACT(m.new_values, CONCAT('$.', JSON_QUOTE(k.name))) AS CHAR)
+             <=> CAST(JSON_EXTRACT(m.old_values, CONCAT('$.', JSON_QUOTE(k.name))) AS CHAR)) END"""
+
+_COPY = """
+INSERT INTO {schema}.audit_log_data ({id}changed_at, action, schema_name, table_name, record_id,
+  old_values, new_values, changed_columns, changed_by, db_user, client_ip, application_name, context, policy_id)
+SELECT {next_id}m.changed_at, m.action, m.schema_name, m.table_name, {record_id},
+       {old_left}, {new_left},{changed},
+       LEFT(COALESCE(m.changed_by, m.db_user, 'unknown'), 512), LEFT(COALESCE(m.db_user, m.changed_by, 'unknown'), 128),
+       LEFT(m.client_ip, 255), LEFT(m.application_name, 255),
+       IF(m.action = 'EVENT',
+         JSON_OBJECT('imported_from', {title}, 'imported_id', CAST(m.id AS CHAR), 'imported_action', m.said),
+         JSON_OBJECT('imported_from', {title}, 'imported_id', CAST(m.id AS CHAR))),
+       {policy_id}
+FROM (
+  SELECT r.*, {old_masked} AS old_masked, {new_masked} AS new_masked
+  FROM ({rows}
+  ) AS r
+) AS m
+ORDER BY m.id
+"""
+
+_SET_REACHED = "REPLACE INTO {schema}.setting (name, value) VALUES ({name}, {until})"
+
+_ADD_POLICY = """
+INSERT INTO {schema}.policy (policy_id, name, position, patterns, definition, tags, valid_from, valid_to)
+SELECT {id}, {name}, 0, {patterns}, {definition}, {tags}, n.now, n.now FROM (SELECT UTC_TIMESTAMP(6) AS now) AS n
+"""
+
+_PAST = """
+SELECT p.partition_description AS bound FROM information_schema.partitions AS p
+WHERE p.table_schema = %(schema)s AND p.table_name = %(log)s AND p.partition_name = 'p_past'
+"""
+_HELD = "SELECT EXISTS (SELECT 1 FROM {schema}.audit_log_data PARTITION (p_past)) AS held"
+_REORGANIZE = "ALTER TABLE {schema}.audit_log_data REORGANIZE PARTITION p_past INTO ({partitions})"
+
+
+def plan_adoption(session: Session, trail: TrailCatalog, logs: Sequence[ForeignLog]) -> Plan:
+    """Return what copies the rows of foreign logs that are not in the trail yet.
+
+    :raises AuditError: when no log's rows can be imported, or transactions that write to one do not end.
+    """
+    catalog = trigger_catalog.read(session, trail)
+    policies = in_force(catalog.stored, session.database)
+    chosen = importable(logs, policies, session.database)
+    plan = Plan()
+    if not chosen:
+        return plan
+    found_origins = origins(chosen, catalog.stored)
+    reader = _Reader(session, trail.schema)
+    found = reader.pending(chosen, found_origins)
+    if any(pending.waits for pending in found):
+        _plan_periods(plan, session, trail.schema, min(pending.oldest or date.max for pending in found))
+        engine = Import(reader.origin, reader.copy)
+        plan_import(plan, found, policies, catalog.tables, found_origins, engine)
+    return plan
+
+
+class _Reader:
+    """Reads what waits in foreign logs, and says how it is copied."""
+
+    def __init__(self, session: Session, schema: str) -> None:
+        self.session = session
+        self.place = {"schema": Identifier.of(schema)}
+
+    def _all(self, statement: Sql) -> list[dict[str, Any]]:
+        return self.session.all(statement.render(self.session))
+
+    def pending(self, logs: Sequence[ForeignLog], found_origins: Mapping[str, Origin]) -> list[Pending]:
+        reached = {row["name"]: row["value"] for row in self._all(sql(_REACHED, **self.place))}
+        queries = tuple(
+            sql(_ENDS, log=Literal(log.title), id=Identifier.of(log.mapping["id"]), place=Identifier.of(*log.key))
+            for log in logs
+        )
+        ends = {row["log"]: row for row in self._all(_union(queries))}
+        found = [
+            pending_of(
+                log, reached.get(found_origins[log.title].setting), *(ends[log.title][end] for end in _END_NAMES)
+            )
+            for log in logs
+        ]
+        waiting = {pending.log.title: pending for pending in found if pending.waits}
+        if waiting:
+            self._settle()
+            self._read_keys(waiting)
+        return found
+
+    def _settle(self) -> None:
+        """Wait until everybody has ended who may have taken an id by now.
+
+        :raises AuditError: when somebody does not.
+        """
+        time.sleep(NOTED)
+        begun = set(writers(self.session))
+        deadline = time.monotonic() + _PATIENCE
+        while begun:
+            if time.monotonic() > deadline:
+                raise AuditError(
+                    f"{self.session.database}: adopt: import: a transaction has been open for more than {_PATIENCE} s "
+                    "that may add rows to an old log out of their order (information_schema.innodb_trx, XA RECOVER); "
+                    "run it again when it has ended"
+                )
+            time.sleep(NOTED * 1.1)
+            begun &= set(writers(self.session))
+
+    def _read_keys(self, waiting: Mapping[str, Pending]) -> None:
+        queries = tuple(
+            sql(_KEYS, log=Literal(title), rows=self._rows(pending, pending.after, pending.until))
+            for title, pending in waiting.items()
+        )
+        for row in self._all(_union(queries)):
+            pending = waiting[row["log"]]
+            keys = pending.keys.setdefault((row["schema_name"], row["table_name"]), set())
+            keys.update(filter(None, (row["name"],)))
+            oldest = row["oldest"].date() if row["oldest"] else None
+            pending.oldest = min(filter(None, (pending.oldest, oldest)), default=None)
+
+    def origin(self, transaction: Transaction, log: ForeignLog, origin: Origin) -> None:
+        statement = sql(_ADD_POLICY, id=Literal(origin.policy_id), **origin_policy(log), **self.place)
+        transaction.add(statement, f"version {origin.policy_id} marks what is imported from {log.title}", "missing")
+
+    def copy(
+        self, transaction: Transaction, pending: Pending, origin: Origin, rules: Sequence[Rule], after: int, until: int
+    ) -> None:
+        log = pending.log
+        statement = self._copy(pending, origin, rules, after, until)
+        reached = sql(_SET_REACHED, name=Literal(origin.setting), until=Literal(str(until)), **self.place)
+        transaction.add(sql("ROLLBACK"), "nothing stays of an attempt that had to wait too long")
+        transaction.add(sql("START TRANSACTION"), "the rows, and the id up to which they reach")
+        transaction.add(statement, f"rows of {log.title} as history", "missing")
+        transaction.add(reached, f"{log.title} is imported up to {until}")
+        transaction.add(sql("COMMIT"), "the rows, and the id up to which they reach")
+
+    def _copy(self, pending: Pending, origin: Origin, rules: Sequence[Rule], after: int, until: int) -> Sql:
+        id_column, next_id = NAMED_ID[self.session.vendor]
+
+        def by_table(row: str, make: Callable[[Rule], Sql]) -> Sql:
+            return _by_table(row, rules, make)
+
+        def masked(name: str) -> Sql:
+            return by_table("r", lambda rule: self._masked(rule, f"r.{name}_values"))
+
+        def left(name: str) -> Sql:
+            return by_table("m", lambda rule: _left(rule, f"m.{name}_masked"))
+
+        return sql(
+            _COPY,
+            id=sql(id_column),
+            next_id=sql(next_id, **self.place),
+            rows=self._rows(pending, after, until),
+            old_masked=masked("old"),
+            new_masked=masked("new"),
+            old_left=left("old"),
+            new_left=left("new"),
+            changed=sql(_CHANGED),
+            record_id=by_table("m", _record_id),
+            title=text(pending.log.title),
+            policy_id=Literal(origin.policy_id),
+            **self.place,
+        )
+
+    def _masked(self, rule: Rule, image: str) -> Sql:
+        places = [sql("{path}, '[REDACTED]'", path=_path(column)) for column in rule.redact]
+        for column in rule.hash:
+            value = sql(f"JSON_EXTRACT({image}, {{path}})", path=_path(column))
+            digest = sql("{schema}.keyed_digest(JSON_UNQUOTE({value}))", value=value, **self.place)
+            places.append(
+                sql(
+                    "{path}, IF(JSON_TYPE({value}) = 'NULL', NULL, {digest})",
+                    path=_path(column),
+                    value=value,
+                    digest=digest,
+                )
+            )
+        if not places:
+            return sql(image)
+        return sql(f"JSON_REPLACE({image}, {{places}})", places=Joined(", ", tuple(places)))
+
+    def _rows(self, pending: Pending, after: int, until: int) -> Sql:
+        """Return the query for the rows of a batch, before anything in them is masked."""
+        log = pending.log
+        return sql(
+            _ROWS,
+            action=action_case(sql("v.action")),
+            id=Identifier.of(log.mapping["id"]),
+            changed_at=_changed_at(log),
+            texts=Joined(",\n           ", tuple(_texts(log))),
+            images=Joined(",\n           ", tuple(self._image(log, role) for role in ("old_values", "new_values"))),
+            log=Identifier.of(*log.key),
+            after=Literal(after),
+            until=Literal(until),
+        )
+
+    def _image(self, log: ForeignLog, role: str) -> Sql:
+        if role not in log.mapping:
+            return sql(f"CAST(NULL AS {'JSON' if not self.session.is_mariadb else 'CHAR'}) AS {role}")
+        column = Identifier.of(log.mapping[role])
+        # MariaDB keeps a document as it was written, which may be in several lines.
+        value = sql("JSON_COMPACT(s.{column})" if self.session.is_mariadb else "s.{column}", column=column)
+        return sql(_IMAGE.strip(), column=column, value=value, role=sql(role))
+
+
+_END_NAMES = ("first", "last")
+
+
+def _union(queries: Sequence[Sql]) -> Sql:
+    return sql("{queries}", queries=Joined("\nUNION ALL\n", tuple(queries)))
+
+
+def _path(column: str) -> Sql:
+    return text("$." + json.dumps(column, ensure_ascii=False))
+
+
+def _by_table(row: str, rules: Sequence[Rule], make: Callable[[Rule], Sql]) -> Sql:
+    """Return an expression that is another one for each table; of a table without a rule, nothing is told."""
+    cases = tuple(
+        sql(
+            f"WHEN {row}.table_name = {{table}} AND {row}.schema_name <=> {{schema}} THEN {{value}}",
+            table=text(rule.table),
+            schema=text(rule.schema) if rule.schema else sql("NULL"),
+            value=make(rule),
+        )
+        for rule in rules
+    )
+    return sql("CASE {cases} END", cases=Joined("\n         ", cases))
+
+
+def _left(rule: Rule, image: str) -> Sql:
+    if not rule.leave_out:
+        return sql(image)
+    paths = Joined(", ", tuple(_path(column) for column in rule.leave_out))
+    return sql(f"JSON_REMOVE({image}, {{paths}})", paths=paths)
+
+
+def _record_id(rule: Rule) -> Sql:
+    """Return the key as the images hold it, in clear or not; else what the log itself calls it."""
+    otherwise = sql("m.record_id" if rule.plain_key else "NULL")
+    if not rule.key:
+        return otherwise
+    parts = [sql("JSON_EXTRACT(COALESCE(m.new_masked, m.old_masked), {path})", path=_path(name)) for name in rule.key]
+    if len(parts) == 1:
+        return sql("COALESCE(JSON_UNQUOTE({part}), {otherwise})", part=parts[0], otherwise=otherwise)
+    # JSON_ARRAY() of a NULL has null in it, where the image has not the whole key.
+    whole = sql(
+        "JSON_CONTAINS_PATH(COALESCE(m.new_masked, m.old_masked, '{}'), 'all', {paths})",
+        paths=Joined(", ", tuple(_path(name) for name in rule.key)),
+    )
+    array = sql("JSON_ARRAY({parts})", parts=Joined(", ", tuple(parts)))
+    return sql("IF({whole}, {array}, {otherwise})", whole=whole, array=array, otherwise=otherwise)
+
+
+def _changed_at(log: ForeignLog) -> Sql:
+    """Return the time in UTC; of a log without zones, by the server's own zone. What is no time is that of 1970."""
+    column = sql("s.{column}", column=Identifier.of(log.mapping["changed_at"]))
+    if log.relation.columns[log.mapping["changed_at"]] == "time":
+        column = sql("COALESCE(CONVERT_TZ({column}, @@GLOBAL.time_zone, '+00:00'), {column})", column=column)
+    return sql("CAST(COALESCE({column}, '1970-01-01') AS DATETIME(6))", column=column)
+
+
+def _texts(log: ForeignLog) -> list[Sql]:
+    """Return the columns that are text, and where a row's table has to be worked out, that."""
+
+    def read(role: str) -> Sql:
+        return sql("CONVERT(s.{column} USING utf8mb4) COLLATE utf8mb4_bin", column=Identifier.of(log.mapping[role]))
+
+    plain = {
+        role: sql("NULLIF({value}, '')", value=read(role)) if role in log.mapping else sql("NULL")
+        for role in ("action", "record_id", "changed_by", "db_user", "client_ip", "application_name")
+    }
+    schema, table = (text(name) for name in log.tables[0])
+    if "table_name" in log.mapping:
+        name = read("table_name")
+        table = sql("SUBSTRING_INDEX({name}, '.', -1)", name=name)
+        known = tuple(
+            sql("WHEN {table} THEN {schema}", table=text(one), schema=text(where)) for one, where in log.schemas.items()
+        )
+        schema = sql(
+            "IF(LOCATE('.', {name}) > 0, SUBSTRING_INDEX({name}, '.', 1), CASE {name} {known} END)",
+            name=name,
+            known=Joined(" ", known or (sql("WHEN NULL THEN NULL"),)),
+        )
+        if "schema_name" in log.mapping:
+            table, schema = name, sql("NULLIF({value}, '')", value=read("schema_name"))
+    named = {**plain, "schema_name": schema, "table_name": table}
+    return [sql("{value} AS {name}", value=value, name=sql(name)) for name, value in named.items()]
+
+
+def _plan_periods(plan: Plan, session: Session, schema: str, oldest: date) -> None:
+    """Make periods of months for what is older than the first one, so that it is archived like every other."""
+    found = session.all(_PAST, {"schema": schema, "log": LOG})
+    if not found:
+        return
+    first = date.fromisoformat(found[0]["bound"].strip("'")[:10])
+    place = {"schema": Identifier.of(schema)}
+    if oldest >= first or session.one(sql(_HELD, **place).render(session))["held"]:
+        return
+    periods = months(oldest, first)
+    bounds = [("p_past", periods[0][0]), *((f"p{start:%Y_%m}", end) for start, end in periods)]
+    partitions = tuple(
+        sql("PARTITION {name} VALUES LESS THAN ({end})", name=Identifier.of(name), end=Literal(f"{end} 00:00:00"))
+        for name, end in bounds
+    )
+    statement = sql(_REORGANIZE, partitions=Joined(", ", partitions), **place)
+    steps = plan.transaction("periods of the history", required=True)
+    steps.add(statement, "periods of the history are missing", "missing")

@@ -1,0 +1,179 @@
+# Copyright: dbfleet.audit contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Logs of others: by what they are known, what their columns hold, what is masked of their rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+from datetime import date, datetime, timezone
+
+import pytest
+import report_facts
+
+from ansible_collections.dbfleet.audit.plugins.module_utils._core import adoption_import
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.adoption import (
+    ForeignLog,
+    Relation,
+    Writer,
+    recognise,
+    written,
+)
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.adoption_columns import map_columns, obstacle
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.adoption_import import (
+    Pending,
+    batches,
+    months,
+    pending_of,
+    rules,
+)
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy import parse_policies
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks import Context, server_checks
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_trail import trail_checks
+
+CONTEXT = Context("db1", datetime(2026, 11, 22, tzinfo=timezone.utc))
+GUIDE = {"id": "number", "table_name": "other", "action": "other", "old_data": "jsonb", "performed_at": "zoned"}
+
+
+@dataclasses.dataclass
+class Table:
+    """A table as far as an import looks at it."""
+
+    key: tuple[str, ...] = ("id",)
+    root: tuple[str, str] | None = None
+    parent: tuple[str, str] | None = None
+
+
+def writer(source: str, *on: str) -> Writer:
+    return Writer(source, tuple(("public", name) for name in on), len(on), ("app", "public"))
+
+
+def test_what_a_trigger_writes_to_is_read_from_its_code() -> None:
+    source = """
+    -- INSERT INTO commented
+    /* insert into this */ INSERT  INTO Audit_Log (a) VALUES (1);
+    insert into "Odd ""Schema".`log` SELECT 1; UPDATE other SET a = 1; INSERT INTO audit_log VALUES (2);"""
+    assert written(writer(source), str.lower) == [
+        [("app", "audit_log"), ("public", "audit_log")],
+        [('Odd "Schema', "log")],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "name", "known"),
+    [
+        (GUIDE, "events", True),
+        ({"id": "number", "amount": "other"}, "order_totals", False),
+        ({"id": "number", "name": "other"}, "employee_history", True),
+        # A table that is only written to by the trigger that is on it.
+        (GUIDE, "patient", False),
+    ],
+)
+def test_a_log_is_known_by_its_columns_or_its_name(columns: dict[str, str], name: str, known: bool) -> None:
+    relations = {("public", name): Relation("public", name, columns, 1)}
+    found = recognise([writer(f"INSERT INTO {name} VALUES (1)", "patient")], relations, str.lower)
+    assert [log.title for log in found] == ([f"public.{name}"] if known else [])
+
+
+def test_columns_are_found_by_the_names_that_guides_give_them() -> None:
+    columns = {"Id": "number", "changedAt": "time", "tg_op": "other", "userName": "other", "changed_fields": "other"}
+    assert map_columns(columns, {}, "log") == {
+        "id": "Id",
+        "changed_at": "changedAt",
+        "action": "tg_op",
+        "changed_by": "userName",
+    }
+    assert map_columns(columns, {"changed_by": "", "db_user": "userName"}, "log")["db_user"] == "userName"
+    assert "changed_by" not in map_columns(columns, {"changed_by": ""}, "log")
+    for given, named in (({"id": "nr"}, "'nr'"), ({"who": "Id"}, "'who'")):
+        with pytest.raises(AuditError, match=named):
+            map_columns(columns, given, "log")
+
+
+@pytest.mark.parametrize(
+    ("change", "tables", "reason"),
+    [
+        ({}, 2, None),
+        ({"old_data": "other"}, 2, "old_data is no JSON"),
+        ({"id": "other"}, 2, "id is no whole number"),
+        ({"performed_at": "other"}, 2, "performed_at is no date"),
+        ({"table_name": None}, 1, None),
+        ({"table_name": None}, 2, "does not say which table"),
+        ({"action": None}, 2, "action (what was done)"),
+    ],
+)
+def test_why_a_log_cannot_be_imported(change: dict[str, str | None], tables: int, reason: str | None) -> None:
+    columns = {name: kind for name, kind in {**GUIDE, **change}.items() if kind}
+    found = obstacle(columns, map_columns(columns, {}, "log"), tables)
+    assert (found is None) if reason is None else (reason in str(found))
+
+
+def rule(policy: dict[str, t.Any], keys: set[str], table: Table | None = None, schema: str | None = "public") -> t.Any:
+    log = ForeignLog("home_made", Relation("public", "audit_log", GUIDE, 1), (("public", "card"),), 1)
+    pending = Pending(log, 0, 1, keys={(schema, "card"): keys})
+    tables = {("public", "card"): table} if table else {}
+    return rules(pending, parse_policies([{"tables": ["public.c*"], **policy}], "shop"), tables)[0]
+
+
+def test_what_a_policy_masks_is_masked_in_history_too() -> None:
+    found = rule({"columns": {"redact": ["note"], "hash": ["ssn"], "exclude": ["pin"]}}, {"ssn", "api_token"}, Table())
+    assert (found.redact, found.hash, found.leave_out) == (("api_token", "note"), ("ssn",), ("pin",))
+    assert rule({"columns": {"only": ["id"]}}, {"id", "b"}, Table()).leave_out == ("b",)
+    # Without a schema in the log, the name of the table decides.
+    assert rule({"columns": {"hash": ["ssn"]}}, {"ssn"}, schema=None).hash == ("ssn",)
+    of_root = rule({"tables": ["public.root"], "columns": {"hash": ["ssn"]}}, {"ssn"}, Table(root=("public", "root")))
+    assert of_root.hash == ("ssn",)
+
+
+def test_a_key_that_is_masked_is_not_taken_from_the_log() -> None:
+    hashed = {"columns": {"hash": ["ssn"]}}
+    assert not rule(hashed, {"ssn"}, Table(key=("ssn",))).plain_key
+    assert rule(hashed, {"ssn"}, Table()).plain_key
+    # The table is gone: nobody knows what its key was.
+    assert not rule(hashed, {"ssn"}).plain_key
+    assert rule({}, {"ssn"}).plain_key
+
+
+def test_batches_follow_one_another_and_are_not_too_many() -> None:
+    log = ForeignLog("home_made", Relation("public", "audit_log", GUIDE, 1), (), 1)
+    assert list(batches(Pending(log, 5, 25_000))) == [(5, 10_005), (10_005, 20_005), (20_005, 25_000)]
+    many = list(batches(Pending(log, 0, 10**9)))
+    assert (len(many), many[0][0], many[-1][1]) == (adoption_import._BATCHES, 0, 10**9)
+    assert pending_of(log, None, 7, 9) == Pending(log, 6, 9)
+    assert not pending_of(log, "9", 1, 9).waits
+    # Rows were deleted from the old log, or all of them.
+    assert not pending_of(log, "9", 1, 5).waits
+    assert not pending_of(log, None, None, None).waits
+
+
+def test_history_gets_months_up_to_the_first_period() -> None:
+    assert months(date(2026, 8, 31), date(2026, 10, 1)) == [
+        (date(2026, 8, 1), date(2026, 9, 1)),
+        (date(2026, 9, 1), date(2026, 10, 1)),
+    ]
+    # Of a log in weeks, the last one is a part of a month.
+    assert months(date(2026, 10, 2), date(2026, 10, 12)) == [(date(2026, 10, 1), date(2026, 10, 12))]
+    assert months(date(2026, 10, 12), date(2026, 10, 12)) == []
+    assert len(months(date(1970, 1, 1), date(2026, 10, 1))) == 240
+
+
+@pytest.mark.parametrize(
+    ("logs", "adopt", "level"),
+    [([], "report", "ok"), (["public.audit_log"], "report", "amber"), (["public.audit_log"], "beside", "ok")],
+)
+def test_the_report_asks_for_a_decision(logs: list[str], adopt: str, level: str) -> None:
+    found = [{"log": name, "tables": ["public.patient"], "rows": 7} for name in logs]
+    results = trail_checks(report_facts.trail(foreign_auditing=found, adopt=adopt), CONTEXT)
+    (result,) = [one for one in results if one.check == "other_auditing"]
+    assert result.level == level
+    assert all(name in result.text for name in logs)
+
+
+def test_the_report_tells_what_is_configured_by_hand() -> None:
+    setting = {"name": "pgaudit.log", "value": "ddl", "place": "/etc/postgresql.conf:12"}
+    facts = {"server": {"pgaudit": {"settings": [setting]}}, "statements": {"enabled": False, "problems": []}}
+    texts = [one.text for one in server_checks(facts, CONTEXT) if one.check == "statements"]
+    assert texts == [
+        "no statement auditing: switched off for this host; set by hand: pgaudit.log = ddl (/etc/postgresql.conf:12)"
+    ]
