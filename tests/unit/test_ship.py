@@ -87,8 +87,8 @@ def deliver(url: str, pause: float = 0, timeout: float = 20, **collector: t.Any)
 def test_what_no_collector_of_syslog_has_read_is_not_acknowledged(tmp_path: pathlib.Path):
     with contextlib.closing(SyslogCollector(tmp_path, asks=True)) as collector:
         trusted = {"ca_cert": str(collector.certificate)}
-        # With TLS 1.3, a client learns that it is refused once it has sent everything.
-        with pytest.raises(AuditError, match=r"(?i)certificate.required|reset|before all was sent"):
+        # With TLS 1.3, a client learns that it is refused once it has sent everything; how, is up to chance.
+        with pytest.raises(AuditError, match="does not take what is shipped"):
             deliver(collector.url, timeout=2, **trusted)
         key = str(collector.certificate.with_suffix(".key"))
         deliver(collector.url, **trusted, client_cert=trusted["ca_cert"], client_key=key)
