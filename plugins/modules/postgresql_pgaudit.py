@@ -154,7 +154,10 @@ settings:
   type: dict
   sample: {"pgaudit.log": "ddl, role", "pgaudit.log_catalog": "off"}
 extensions:
-  description: Version of the extension by database; a database that waits for the library is not in it.
+  description:
+    - Version of the extension by database; a database that waits for the library is not in it.
+    - With O(state=absent), the databases of the whole server that keep it, if the login is a superuser. The library has
+      to stay loaded for these, or no DDL works in them.
   returned: success
   type: dict
   sample: {"clinic": "1.7"}

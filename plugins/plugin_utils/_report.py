@@ -63,8 +63,11 @@ def _cached(variables: Mapping[str, Any], options: Mapping[str, Any]) -> Mapping
     if not facts or not hours:
         return None
     asked = facts["asked_at"]
-    if instant(options["generated_at"]) - instant(asked) > timedelta(hours=hours):
-        reason = f"it was last asked at {asked}, which is more than {hours} hours ago"
+    age = instant(options["generated_at"]) - instant(asked)
+    # A clock that is ahead would make an answer good for as long.
+    if abs(age) > timedelta(hours=hours):
+        side = "ago" if age > timedelta(0) else "ahead"
+        reason = f"it was last asked at {asked}, which is more than {hours} hours {side}"
     elif facts["period"] != options["period"]["name"]:
         reason = f"it was asked at {asked} for another period ({facts['period']})"
     else:

@@ -117,6 +117,8 @@ def test_a_home_made_log_is_named_and_left_alone(clinic: Database) -> None:
     assert clinic.execute("SELECT table_name FROM audit.audit_log WHERE action <> 'DDL'") == [("patient",)]
     exact = rollout(clinic, policies=[wanted("public.audit_log")])
     assert (exact["audited"], exact["skipped_tables"]) == (1, [])
+    # Nobody's triggers take a table out of auditing.
+    assert rollout(clinic, policies=[POLICY], allow_missing=True)["audited"] == 4
 
 
 class History(t.NamedTuple):
@@ -223,6 +225,35 @@ def test_no_application_can_make_a_record_look_imported(history: History) -> Non
     assert db.value("SELECT policy_id FROM audit.audit_log WHERE context ->> 'imported_from' = 'x'") == 1
 
 
+def test_rows_that_no_guide_thinks_of_are_imported_too(db: Database) -> None:
+    db.execute(HOME_MADE.split("-- 2024")[0])
+    db.execute(
+        "ALTER TABLE audit_log ALTER table_name DROP NOT NULL, ALTER action DROP NOT NULL, "
+        "ALTER performed_by DROP NOT NULL, ALTER performed_at DROP NOT NULL;"
+        "INSERT INTO audit_log (table_name, action, old_data, new_data, performed_by, performed_at) VALUES "
+        "(NULL, NULL, NULL, NULL, NULL, NULL), (NULL, 'LOGIN', NULL, NULL, 'ann', '-infinity'),"
+        """('Patient', 'UPDATE', NULL, '{"SSN": "s8", "name": "eve"}', 'ann', 'infinity'),"""
+        """('patient', 'UPDATE', '[1]', '{"Ssn": "s9"}', 'ann', '9999-12-31'),"""
+        "('gone.' || repeat('x', 300), 'DELETE', 'null', NULL, 'ann', '0044-03-15 BC')"
+    )
+    install_trail(db, adopt="beside")
+    rollout(db, policies=[wanted("public.patient", columns={"hash": ["ssn"]})])
+    adopt(db, "import")
+    assert db.execute(IMPORTED) == [(5, 5)]
+    assert db.value("""SELECT count(*) FROM audit.audit_log AS d WHERE d::text ~ '"s[89]"'""") == 0
+
+
+def test_a_policy_in_force_is_no_origin_whatever_somebody_adds_to_it(history: History) -> None:
+    db = history.db
+    db.execute("""UPDATE audit.policy SET definition = definition || '{"imported": {}}' WHERE policy_id = 1""")
+    ((row,),) = db.execute(
+        "INSERT INTO audit.audit_log_data (changed_at, transaction_id, action, changed_by, db_user, policy_id) "
+        "VALUES (now() - interval '2 days', pg_current_xact_id(), 'INSERT', 'x', 'x', 1) RETURNING id"
+    )
+    history.sealer.seal()
+    assert [problem[2] for problem in history.sealer.problems() if problem[0] == "backdated_row"] == [row]
+
+
 # The columns of 2ndQuadrant's audit trigger and of supa_audit, and code that writes them as theirs does.
 TOOLS = """
 CREATE EXTENSION hstore;
@@ -285,7 +316,9 @@ def test_the_logs_of_tools_are_known_and_imported_beside(db: Database) -> None:
     refused = adopt(db, "import", may_fail=True).msg
     for line in ("postgresql_audit_schema: dbfleet_audit", "postgresql_audit_adopt: import"):
         assert line in refused
-    bring_under(db, schema="trail")
+    # A log in columns may be what an application lives on.
+    skipped = bring_under(db, schema="trail")["skipped_tables"]
+    assert [entry["table"] for entry in skipped] == ["public.item_log"]
     assert len(info["trails"][0]["foreign_auditing"]) == 4
     done = adopt(db, "import", schema="trail")
     kinds = {entry["log"]: (entry["kind"], entry["tables"], entry["importable"]) for entry in done["foreign_auditing"]}
@@ -332,3 +365,14 @@ def test_the_role_imports_after_the_policies(clinic: Database) -> None:
     # Trail, partitions, triggers, history.
     assert (first.stats(HOST)["changed"], second.stats(HOST)["changed"]) == (4, 0)
     assert "is not ours" not in first.stdout
+
+
+def test_the_role_imports_nothing_where_the_policies_have_failed(clinic: Database) -> None:
+    clinic.execute("DELETE FROM audit_log WHERE id > 3")
+    install_trail(clinic, adopt="beside")
+    rollout(clinic, policies=[wanted("public.patient")])
+    # What is to be masked from now on is in force nowhere yet.
+    unknown = {**wanted("public.patient", columns={"redact": ["ssn", "no_such_column"]}), "name": "public.patient"}
+    failed = play("site", inventory(clinic.server, [audited(clinic, unknown)], adopt="import"), check=False)
+    assert "no_such_column" in failed.stdout
+    assert clinic.execute("SELECT new_values FROM audit.audit_log WHERE context ? 'imported_from'") == []

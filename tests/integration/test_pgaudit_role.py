@@ -146,6 +146,18 @@ def test_without_leave_to_restart_all_else_is_done_and_the_restart_is_reported(s
     assert records(shop) == ["INSERT", "INSERT"]
 
 
+def test_the_library_stays_where_a_database_keeps_the_extension_without_which_no_ddl_works(shop: Database):
+    server = shop.server
+    ask(server, f"ALTER SYSTEM SET {PRELOAD} = 'pgaudit'")
+    shop.disconnect()
+    server.restart()
+    ask(server, "CREATE EXTENSION pgaudit")
+    removed = play("remove", inventory(server, [shop], **ROLLOUT), "--tags", "statements")
+    assert "the library pgaudit stays loaded, for without it no DDL works in postgres" in removed.stdout
+    server.restart()
+    ask(server, "CREATE TABLE made (id int)")
+
+
 class Pair(t.NamedTuple):
     """A primary with its standby, as hosts of one inventory, the primary first."""
 

@@ -122,6 +122,8 @@ def test_a_standby_takes_the_settings_of_the_server_and_gets_the_rest_from_its_p
     try:
         first = configure(standby, **options, self_test=True)
         assert [statement.split(" = ")[0] for statement in first["statements"]] == [
+            "SET dbfleet.pgaudit_before",
+            "ALTER SYSTEM SET dbfleet.pgaudit_before",
             "ALTER SYSTEM SET pgaudit.log",
             "ALTER SYSTEM SET pgaudit.log_catalog",
             "ALTER SYSTEM SET pgaudit.role",
@@ -141,6 +143,26 @@ def test_a_standby_takes_the_settings_of_the_server_and_gets_the_rest_from_its_p
         assert configure(standby, state="absent", extension_databases=[clinic.name]).changed
         assert show(standby, "pgaudit.log") == "none"
         assert show(standby, "pgaudit.log", clinic.name) == "read, write"
+    finally:
+        standby.remove()
+        ask(server, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+
+
+def test_a_standby_that_became_the_primary_gives_back_what_there_was(clinic: Database, tmp_path: pathlib.Path):
+    app = clinic.create_role("app")
+    server = loaded(clinic.server)
+    ask(server, "CREATE EXTENSION pgaudit", database=clinic.name)
+    ask(server, f"ALTER ROLE {app} SET pgaudit.log = 'ddl'")
+    standby = standby_of(server, tmp_path / "standby", {"fsync": "off"}, os.getpid())
+    try:
+        options = {**options_for(clinic, app), "objects": [], "extension_databases": [clinic.name]}
+        for each in (standby, server):
+            configure(each, **options)
+        databases.wait_for_replay(server, standby)
+        ask(standby, "SELECT pg_promote()")
+        removed = configure(standby, state="absent", extension_databases=[clinic.name])
+        assert list(removed["extensions"]) == [clinic.name]
+        assert show(standby, "pgaudit.log", clinic.name, user=app) == "ddl"
     finally:
         standby.remove()
         ask(server, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")

@@ -81,6 +81,12 @@ def test_slices_that_share_a_fact_cache_give_the_report_of_one_run(databases: li
     coverage = {host["name"]: host["checks"]["coverage"]["level"] for host in slices["hosts"]}
     assert coverage == {"pg1": "ok", "pg2": "amber"}
     assert without_times(slices) == without_times(whole)
+    # What a host has answered before is no answer of one that fails now.
+    (kept,) = (tmp_path / "facts").glob("*pg1")
+    assert "asked_at" in kept.read_text(encoding="utf-8")
+    fails = ("--tags", "ask", "--limit", "pg1", "-e", "audit_report_no_such=1")
+    assert play("report", hosts, *fails, environment=cache, check=False).rc == 2
+    assert "asked_at" not in kept.read_text(encoding="utf-8")
 
 
 def test_ansible_builder_finds_what_the_controller_needs_and_takes_the_example(tmp_path: pathlib.Path):

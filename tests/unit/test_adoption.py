@@ -76,6 +76,25 @@ def test_a_log_is_known_by_its_columns_or_its_name(columns: dict[str, str], name
     assert [log.title for log in found] == ([f"public.{name}"] if known else [])
 
 
+@pytest.mark.parametrize(
+    ("columns", "name", "repeats"),
+    [
+        (GUIDE, "audit_log", True),
+        ({"id": "number", "row_data": "hstore", "action": "other", "changed_at": "zoned"}, "changes", True),
+        ({"trigger_mode": "other", "trigger_tuple": "other", "trigger_changed": "zoned"}, "patient_log", True),
+        # What an application lives on, filled by triggers or not.
+        ({"id": "number", "operation": "other", "amount": "other", "created_at": "zoned"}, "account_movement", False),
+        ({"id": "number", "account": "number", "amount": "other"}, "gl_journal", False),
+        ({"id": "number", "action": "other", "record": "jsonb", "created_at": "zoned"}, "medical_history", False),
+        ({"id": "number", "event_type": "other", "payload": "jsonb", "created_at": "zoned"}, "outbox", False),
+    ],
+)
+def test_patterns_pass_by_only_what_repeats_other_tables(columns: dict[str, str], name: str, repeats: bool) -> None:
+    relations = {("public", name): Relation("public", name, columns, 1)}
+    (log,) = recognise([writer(f"INSERT INTO {name} VALUES (1)", "patient")], relations, str.lower)
+    assert log.repeats == repeats
+
+
 def test_columns_are_found_by_the_names_that_guides_give_them() -> None:
     columns = {"Id": "number", "changedAt": "time", "tg_op": "other", "userName": "other", "changed_fields": "other"}
     assert map_columns(columns, {}, "log") == {
@@ -124,6 +143,18 @@ def test_what_a_policy_masks_is_masked_in_history_too() -> None:
     assert rule({"columns": {"hash": ["ssn"]}}, {"ssn"}, schema=None).hash == ("ssn",)
     of_root = rule({"tables": ["public.root"], "columns": {"hash": ["ssn"]}}, {"ssn"}, Table(root=("public", "root")))
     assert of_root.hash == ("ssn",)
+
+
+def test_a_name_that_the_log_spells_otherwise_is_masked_as_well() -> None:
+    policy = {"columns": {"redact": ["home_phone"], "hash": ["ssn"], "exclude": ["pin"]}}
+    images = {"homePhone", "SSN", "Pin", "name"}
+    found = rule(policy, images, Table())
+    assert "homePhone" in found.redact
+    assert "SSN" in found.hash
+    assert "Pin" in found.leave_out
+    # A table that is not there by this name may be any one of those that are.
+    unknown = rule({**policy, "tables": ["public.patient"]}, images)
+    assert unknown.redact == ("Pin", "SSN", "homePhone")
 
 
 def test_a_key_that_is_masked_is_not_taken_from_the_log() -> None:

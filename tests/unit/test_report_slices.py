@@ -29,6 +29,11 @@ def test_an_answer_of_another_run_counts_as_one_of_this_run_and_says_of_when_it_
     [
         (0, {}, "it was not reached, or not asked in this run"),
         (0.9, {}, "it was last asked at 2026-11-22T09:00:00Z, which is more than 0.9 hours ago"),
+        (
+            1,
+            {"asked_at": "2027-11-22T09:00:00Z"},
+            "it was last asked at 2027-11-22T09:00:00Z, which is more than 1 hours ahead",
+        ),
         (1, {"period": "week"}, "it was asked at 2026-11-22T09:00:00Z for another period (week)"),
     ],
 )

@@ -32,7 +32,7 @@ for cluster in ${CLUSTERS:-}; do
     shift
     runuser -u postgres -- "$program" --port="$port" "$@"
   }
-  cat "/var/lib/postgresql/$version/$name/postgresql.auto.conf" | labelled "$port postgresql.auto.conf"
+  labelled "$port postgresql.auto.conf" <"/var/lib/postgresql/$version/$name/postgresql.auto.conf"
   as_postgres psql --no-psqlrc --tuples-only --no-align postgres --command="
     SELECT name, setting, source FROM pg_settings WHERE source <> 'default' ORDER BY 1" | labelled "$port setting"
   as_postgres pg_dumpall --globals-only | without_key | labelled "$port global"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .adoption_columns import is_log, map_columns, obstacle
+from .adoption_columns import is_log, map_columns, obstacle, repeats
 
 Name = tuple[str, str]
 
@@ -89,6 +89,11 @@ class ForeignLog:
     @property
     def title(self) -> str:
         return self.relation.title
+
+    @property
+    def repeats(self) -> bool:
+        """Whether what it holds is rows of the tables that it tells of, and nothing that an application lives on."""
+        return self.kind == "table_log" or repeats(self.relation.columns, self.mapping)
 
     @property
     def schemas(self) -> dict[str, str]:

@@ -90,6 +90,15 @@ def is_log(name: str, mapping: Mapping[str, str]) -> bool:
     return {"action", "changed_at"} <= set(mapping) or bool(by_name)
 
 
+def repeats(columns: Mapping[str, str], mapping: Mapping[str, str]) -> bool:
+    """Tell whether a log holds what other tables held before: what a patient's history or a bank's journal does not.
+
+    :param columns: kind by name, as :func:`obstacle` takes it.
+    """
+    before = [columns[mapping[role]] for role in ("old_values", "row_values") if role in mapping]
+    return {"action", "changed_at"} <= set(mapping) and any(kind in DOCUMENTS for kind in before)
+
+
 def obstacle(columns: Mapping[str, str], mapping: Mapping[str, str], tables: int) -> str | None:
     """Return why the rows of a log cannot be imported, or None.
 

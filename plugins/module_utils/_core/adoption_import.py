@@ -124,19 +124,31 @@ def _rule(
 ) -> Rule:
     table: Any = tables.get((schema or "", name))
     policy = _policy(schema, name, table, policies, tables)
-    hashed = tuple(policy.hash) if policy else ()
-    named = policy.redact if policy else ()
-    redact = tuple(sorted({*named, *(column for column in columns if is_sensitive(column) and column not in hashed)}))
-    key = tuple(table.key) if table else ()
-    left_out: set[str] = set()
+    # The log may call the columns by other letters than the table does.
+    hashed = _spelled(policy.hash if policy else (), columns)
+    left_out = _spelled(policy.excluded_columns if policy else (), columns)
     if policy and policy.only:
         left_out = set(columns) - set(policy.only)
-    elif policy:
-        left_out = set(policy.excluded_columns)
-    hidden = {*named, *hashed, *left_out}
-    return Rule(
-        schema, name, redact, hashed, tuple(sorted(left_out)), key, not (hidden.intersection(key) if key else hidden)
-    )
+    named = _spelled(policy.redact if policy else (), columns)
+    if not table:
+        # It may be a table that is there, by another name.
+        others = (name for one in policies for name in (*one.redact, *one.hash, *one.excluded_columns))
+        named |= (_spelled(tuple(others), columns) & set(columns)) - hashed - left_out
+    redact = named | {column for column in columns if is_sensitive(column) and column not in hashed}
+    key = tuple(table.key) if table else ()
+    hidden = named | hashed | left_out
+    plain_key = not (hidden.intersection(key) if key else hidden)
+    return Rule(schema, name, *(tuple(sorted(names)) for names in (redact, hashed, left_out)), key, plain_key)
+
+
+def _spelled(names: Collection[str], columns: Collection[str]) -> set[str]:
+    """Return names of columns with every other way in which images spell them."""
+
+    def folded(name: str) -> str:
+        return re.sub(r"[\W_]", "", name.casefold())
+
+    wanted = {folded(name) for name in names}
+    return {*names, *(column for column in columns if folded(column) in wanted)}
 
 
 def _policy(
@@ -265,13 +277,9 @@ def plan_import(
 def importable(logs: Sequence[ForeignLog], policies: Sequence[Policy], place: str) -> list[ForeignLog]:
     """Return the logs whose rows can be imported.
 
-    :raises AuditError: when none can.
     :raises NoPolicyError: when some can, and there is no policy to go by.
     """
     chosen = [log for log in logs if log.obstacle is None]
-    refused = "; ".join(f"{log.title}: {log.obstacle}" for log in logs if log.obstacle)
-    if logs and not chosen:
-        raise AuditError(f"{place}: adopt: import: no log's rows can be imported: {refused}")
     if chosen and not policies:
         raise NoPolicyError(f"{place}: adopt: import: {_NOT_IN_FORCE}")
     return chosen

@@ -54,7 +54,7 @@ def select(
 ) -> Selection:
     """Match tables with policies.
 
-    :param logs: tables that triggers of somebody else's write changes to.
+    :param logs: tables that triggers of somebody else's copy other tables' rows into.
     :raises AuditError: for a pattern that matches nothing, an exactly named table that cannot be audited, a column
         that none of a policy's tables has.
     """

@@ -103,7 +103,8 @@ class TrailFacts:
 
     def is_foreign_log(self, table: AuditedTable) -> bool:
         """Tell whether a table is such a log, which nobody has to audit unless somebody does."""
-        return not table.operations and any(log.key == (table.schema, table.name) for log in self.foreign_logs)
+        key = (table.schema, table.name)
+        return not table.operations and any(log.repeats and log.key == key for log in self.foreign_logs)
 
     def partitions(self) -> list[dict[str, Any]]:
         """Return the log's partitions as :func:`info.partitions` takes them."""

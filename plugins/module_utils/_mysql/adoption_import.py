@@ -43,13 +43,14 @@ _PATIENCE = 10
 _REACHED = "SELECT s.name, s.value FROM {schema}.setting AS s WHERE s.name LIKE 'imported\\_%'"
 _ENDS = "SELECT {log} AS log, MIN(s.{id}) AS first, MAX(s.{id}) AS last FROM {place} AS s"
 
-# The names of columns are those of all images of a table, for it may have had others.
+# The names of columns are those of all images of a table, for it may have had others. What has no time needs no period.
 _KEYS = """
-SELECT {log} AS log, r.schema_name, r.table_name, k.name, MIN(r.changed_at) AS oldest
+SELECT {log} AS log, r.schema_name, r.table_name, CONVERT(k.name USING utf8mb4) COLLATE utf8mb4_bin AS name,
+       MIN(CASE WHEN r.changed_at > '1970-01-01' THEN r.changed_at END) AS oldest
 FROM ({rows}) AS r
 LEFT JOIN JSON_TABLE(JSON_KEYS(JSON_MERGE_PRESERVE(COALESCE(r.old_values, '{}'), COALESCE(r.new_values, '{}'))),
                      '$[*]' COLUMNS (name VARCHAR(255) PATH '$')) AS k ON TRUE
-GROUP BY r.schema_name, r.table_name, k.name
+GROUP BY r.schema_name, r.table_name, CONVERT(k.name USING utf8mb4) COLLATE utf8mb4_bin
 """
 
 _ROWS = """
@@ -115,7 +116,7 @@ _REORGANIZE = "ALTER TABLE {schema}.audit_log_data REORGANIZE PARTITION p_past I
 def plan_adoption(session: Session, trail: TrailCatalog, logs: Sequence[ForeignLog]) -> Plan:
     """Return what copies the rows of foreign logs that are not in the trail yet.
 
-    :raises AuditError: when no log's rows can be imported, or transactions that write to one do not end.
+    :raises AuditError: when transactions that write to one do not end.
     """
     catalog = trigger_catalog.read(session, trail)
     policies = in_force(catalog.stored, session.database)
@@ -329,6 +330,8 @@ def _record_id(rule: Rule) -> Sql:
 def _changed_at(log: ForeignLog) -> Sql:
     """Return the time in UTC; of a log without zones, by the server's own zone. What is no time is that of 1970."""
     column = sql("s.{column}", column=Identifier.of(log.mapping["changed_at"]))
+    # A date of zeros is one that the driver and strict servers refuse.
+    column = sql("IF(MONTH({column}) > 0 AND DAYOFMONTH({column}) > 0, {column}, NULL)", column=column)
     if log.relation.columns[log.mapping["changed_at"]] == "time":
         column = sql("COALESCE(CONVERT_TZ({column}, @@GLOBAL.time_zone, '+00:00'), {column})", column=column)
     return sql("CAST(COALESCE({column}, '1970-01-01') AS DATETIME(6))", column=column)
@@ -346,7 +349,7 @@ def _texts(log: ForeignLog) -> list[Sql]:
     }
     schema, table = (text(name) for name in log.tables[0])
     if "table_name" in log.mapping:
-        name = read("table_name")
+        name = sql("COALESCE({name}, '')", name=read("table_name"))
         table = sql("SUBSTRING_INDEX({name}, '.', -1)", name=name)
         known = tuple(
             sql("WHEN {table} THEN {schema}", table=text(one), schema=text(where)) for one, where in log.schemas.items()
@@ -358,7 +361,9 @@ def _texts(log: ForeignLog) -> list[Sql]:
         )
         if "schema_name" in log.mapping:
             table, schema = name, sql("NULLIF({value}, '')", value=read("schema_name"))
-    named = {**plain, "schema_name": schema, "table_name": table}
+    limits = (("schema_name", schema, 64), ("table_name", table, 255))
+    cut = {role: sql(f"LEFT({{value}}, {length})", value=value) for role, value, length in limits}
+    named = {**plain, **cut}
     return [sql("{value} AS {name}", value=value, name=sql(name)) for name, value in named.items()]
 
 

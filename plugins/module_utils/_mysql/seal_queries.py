@@ -172,11 +172,12 @@ ORDER BY r.id
 LIMIT {limit}
 """
 
-#: Rows that came from another log, of the ids between two.
+#: Rows that came from another log, of the ids between two. By a policy that was in force, nothing was imported.
 IMPORTED = """
 SELECT r.id
 FROM {schema}.policy AS p JOIN {schema}.audit_log_data AS r ON r.policy_id = p.policy_id
-WHERE JSON_CONTAINS_PATH(p.definition, 'one', '$.imported') AND r.id BETWEEN {first} AND {last}
+WHERE JSON_CONTAINS_PATH(p.definition, 'one', '$.imported') AND p.valid_to = p.valid_from
+  AND r.id BETWEEN {first} AND {last}
 """
 
 #: What makes a leaf of nothing, or of a part only: a text longer than max_allowed_packet, a list that was cut off.

@@ -104,7 +104,7 @@ class MysqlTable:
 class TriggerCatalog:
     """What the server has: the trail, every table, our triggers, every stored policy.
 
-    :ivar logs: tables that triggers of somebody else's write changes to.
+    :ivar logs: tables that triggers of somebody else's copy other tables' rows into, and that we do not audit yet.
     """
 
     trail: TrailCatalog
@@ -130,8 +130,10 @@ def read(session: Session, trail: TrailCatalog) -> TriggerCatalog:
         cascades = tuple(foreign_keys.get(key, ()))
         tables[key] = MysqlTable(*key, row["type"] or "", row["engine"] or "", typed, unique, cascades)
     stored = read_policies(session, trail.schema) if "policy" in trail.tables else []
-    logs = {log.key for log in read_foreign_logs(session)}
-    return TriggerCatalog(trail, tables, read_triggers(session, trail.schema, elsewhere=True), stored, logs)
+    triggers = read_triggers(session, trail.schema, elsewhere=True)
+    # What is audited already stays so, whatever somebody else's triggers write to it by now.
+    logs = {log.key for log in read_foreign_logs(session) if log.repeats and log.key not in triggers}
+    return TriggerCatalog(trail, tables, triggers, stored, logs)
 
 
 def read_policies(session: Session, schema: str) -> list[StoredPolicy]:

@@ -49,9 +49,10 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS oldest,
        pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next
 """
 
-# The names of columns are those of all images of a table, for it may have had others.
+# The names of columns are those of all images of a table, for it may have had others. What has no time needs no period.
 _KEYS = """
-SELECT {log} AS log, r.schema_name, r.table_name, min(r.changed_at)::date AS oldest,
+SELECT {log} AS log, r.schema_name, r.table_name,
+       (min(r.changed_at) FILTER (WHERE r.changed_at > to_timestamp(0) AND r.changed_at < now()))::date AS oldest,
        coalesce(array_agg(DISTINCT k.name) FILTER (WHERE k.name IS NOT NULL), '{}') AS keys
 FROM ({rows}) AS r
 LEFT JOIN LATERAL jsonb_object_keys(coalesce(r.old_values, '{}') || coalesce(r.new_values, '{}')) AS k (name) ON true
@@ -150,7 +151,7 @@ _ATTACH = "ALTER TABLE {schema}.audit_log_data ATTACH PARTITION {table} FOR VALU
 def plan_adoption(session: Session, schema: str, logs: Sequence[ForeignLog]) -> Plan:
     """Return what copies the rows of foreign logs that are not in the trail yet.
 
-    :raises AuditError: when no log's rows can be imported, or transactions that write to one do not end.
+    :raises AuditError: when transactions that write to one do not end.
     """
     stored = read_policies(session, schema)
     policies = in_force(stored, session.database)
@@ -221,7 +222,7 @@ class _Reader:
         for row in self.session.all(_union(queries).render(self.session)):
             pending = waiting[row.log]
             pending.keys[(row.schema_name, row.table_name)] = set(row.keys)
-            pending.oldest = min(filter(None, (pending.oldest, row.oldest)))
+            pending.oldest = min(filter(None, (pending.oldest, row.oldest)), default=None)
 
     def origin(self, transaction: Transaction, log: ForeignLog, origin: Origin) -> None:
         statement = sql(_ADD_POLICY, id=Literal(origin.policy_id), **origin_policy(log), **self.place)
@@ -260,12 +261,13 @@ class _Reader:
         )
 
     def _changed_at(self, log: ForeignLog) -> Sql:
-        """Return the time; of a log without zones, that of the server's own zone. What is no time is the epoch."""
+        """Return the time; of a log without zones, that of the server's zone. What no driver reads is the epoch."""
         column = sql("s.{column}", column=Identifier.of(log.mapping["changed_at"]))
         zoned: Sql = column
         if log.relation.columns[log.mapping["changed_at"]] == "time":
             zoned = sql("{column} AT TIME ZONE {zone}", column=column, zone=Literal(self.time_zone))
-        return sql("CASE WHEN isfinite({column}) THEN {zoned} ELSE to_timestamp(0) END", column=column, zoned=zoned)
+        readable = sql("{column} BETWEEN '0001-01-02' AND '9999-12-30'", column=column)
+        return sql("CASE WHEN {readable} THEN {zoned} ELSE to_timestamp(0) END", readable=readable, zoned=zoned)
 
 
 def _union(queries: Sequence[Sql]) -> Sql:

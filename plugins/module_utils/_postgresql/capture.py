@@ -279,7 +279,8 @@ def capture_name(policy: Policy) -> str:
 
 
 def is_capture(function: str) -> bool:
-    return function.startswith(_PREFIX)
+    """Tell such names; one that only begins like them is somebody else's."""
+    return bool(re.fullmatch(_PREFIX + r"([a-z0-9_]+_)?[0-9a-f]{8}", function))
 
 
 def capture_function(

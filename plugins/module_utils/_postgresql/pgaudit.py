@@ -61,6 +61,11 @@ class ServerCatalog:
         return self.superuser and not self.patroni
 
     @property
+    def forgetful(self) -> bool:
+        """Whether what there is has yet to be kept."""
+        return self.remembers and self.before is None
+
+    @property
     def object_role_used(self) -> str:
         """Why the role for object auditing is somebody's to use, in words; empty where it is nobody's."""
         if not self.object_role:

@@ -31,7 +31,8 @@ SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser
         FROM pg_db_role_setting AS s CROSS JOIN unnest(s.setconfig) AS entry
              LEFT JOIN pg_database AS d ON d.oid = s.setdatabase LEFT JOIN pg_roles AS r ON r.oid = s.setrole
         WHERE entry LIKE 'pgaudit.%%') AS scoped,
-       ARRAY(SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate
+       -- A DROP DATABASE that was cut off has left a limit of -2, and nobody can connect.
+       ARRAY(SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2
              ORDER BY datname) AS databases,
        ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%(roles)s)) AS roles,
        (SELECT jsonb_build_object(

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -32,13 +32,11 @@ class DatabasePlan:
     """What is to be done in one database, and what will then be there.
 
     :ivar objects: number of relations that are audited by object.
-    :ivar had_extension: whether it has the extension now.
     """
 
     plan: Plan
     objects: int
     extension: str | None
-    had_extension: bool
 
 
 def reconcile(module: PostgresqlModule, session: Session) -> None:
@@ -57,16 +55,19 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
         lambda: rollout.reconcile_server(lambda catalog: plan_server(wanted, catalog).plan),
         lambda: rollout.reconcile_databases([name for name, planned in databases.items() if planned.plan]),
     ]
+    extensions = {name: planned.extension for name, planned in databases.items() if planned.extension}
     if options.present:
-        had = [name for name, planned in databases.items() if planned.had_extension]
+        # A standby as well: it may be the primary by the time of the removal.
+        had = list(rollout.extensions(options.databases(facts.databases)) if facts.catalog.forgetful else ())
         work.insert(0, lambda: rollout.reconcile_server(lambda catalog: _remembering(catalog, had)))
     else:
+        extensions = rollout.staying_extensions()
         # What there was before is forgotten when all of it is back.
         work = [*reversed(work), rollout.reconcile_role]
     failures = [failure for step in work for failure in step()]
     if not (options.present or failures):
         failures = rollout.reconcile_server(lambda catalog: plan_forgetting(catalog.before))
-    _report(module, wanted, facts, databases)
+    _report(module, wanted, facts, databases, extensions)
     # Only a superuser may have pgaudit's lines sent to the session as well.
     if options.params["self_test"] and facts.catalog.loaded and facts.catalog.superuser and not session.in_recovery:
         _report_probe(module, session)
@@ -88,6 +89,28 @@ class _Rollout:
         if self.facts.catalog.in_recovery:
             return {}
         return {name: self._within(name, self._plan) for name in sorted(names | self.facts.with_object_grants)}
+
+    def extensions(self, databases: Collection[str]) -> dict[str, str]:
+        """Return the extension's version in each of these databases that has it."""
+
+        def version(session: Session) -> str | None:
+            return read_database(session, [], "").extension
+
+        found = {name: self._within(name, version) for name in sorted(databases)}
+        return {name: text for name, text in found.items() if text}
+
+    def staying_extensions(self) -> dict[str, str]:
+        """Return what will be left of them on the whole server.
+
+        Where one is, no DDL works any more once the library is not loaded.
+        """
+        if not self.facts.catalog.superuser:
+            return {}
+        return {
+            name: text
+            for name, text in self.extensions(self.facts.databases).items()
+            if not (self.options.extension_in(name) and self._made_extension(name))
+        }
 
     def reconcile_server(self, planner: Callable[[ServerCatalog], Plan]) -> list[Failure]:
         """Bring a server, be it a standby, to a plan that needs no more than its own catalogue."""
@@ -130,7 +153,7 @@ class _Rollout:
         elif options.extension_in(name) and self._made_extension(name):
             plan_extension_removal(plan, name, catalog)
         number = plan_objects(plan, objects, options.object_role, name, catalog)
-        return DatabasePlan(plan, number, extension, catalog.extension is not None)
+        return DatabasePlan(plan, number, extension)
 
     def _made_extension(self, database: str) -> bool:
         """Tell whether the extension came with a rollout; of what a lesser login has made, nothing is known."""
@@ -140,11 +163,10 @@ class _Rollout:
 
 def _remembering(catalog: ServerCatalog, extensions: Sequence[str]) -> Plan:
     """Plan to keep what there is, before the first rollout changes any of it."""
-    if catalog.before or not catalog.remembers:
+    if not catalog.forgetful:
         return Plan()
     automatic = {line.name: line.text for line in catalog.lines if line.automatic}
-    scoped = {} if catalog.in_recovery else catalog.scoped
-    return plan_remembering(Before(automatic, scoped, extensions, catalog.object_role is not None))
+    return plan_remembering(Before(automatic, catalog.scoped, extensions, catalog.object_role is not None))
 
 
 def _as_before(session: Session, wanted: ServerOptions, facts: ServerFacts) -> ServerOptions:
@@ -167,7 +189,11 @@ def _as_before(session: Session, wanted: ServerOptions, facts: ServerFacts) -> S
 
 
 def _report(
-    module: PostgresqlModule, wanted: ServerOptions, facts: ServerFacts, databases: Mapping[str, DatabasePlan]
+    module: PostgresqlModule,
+    wanted: ServerOptions,
+    facts: ServerFacts,
+    databases: Mapping[str, DatabasePlan],
+    extensions: Mapping[str, str],
 ) -> None:
     result = plan_server(wanted, facts.catalog)
     # What a login may not set is what somebody else has set.
@@ -179,7 +205,7 @@ def _report(
         + [text for planned in databases.values() for text in planned.plan.differences()],
         recorded=[],
         settings={name: text for name, text in settings.items() if name.startswith(PREFIX)},
-        extensions={name: planned.extension for name, planned in databases.items() if planned.extension},
+        extensions=dict(extensions),
         objects=sum(planned.objects for planned in databases.values()),
         limitations=result.limitations,
         patroni_parameters=result.patroni_parameters,

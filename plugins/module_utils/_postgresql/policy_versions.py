@@ -44,7 +44,7 @@ _VERSIONS = VersionStatements(_ADD_POLICY, _MOVE_POLICY, _CLOSE_POLICY)
 class TriggerCatalog:
     """What the server has: the trail, every table, every stored policy.
 
-    :ivar logs: tables that triggers of somebody else's write changes to.
+    :ivar logs: tables that triggers of somebody else's copy other tables' rows into, and that we do not audit yet.
     """
 
     trail: TrailCatalog

@@ -137,6 +137,7 @@ WHERE h.inhparent = to_regclass({id_index}) AND pg_has_role(c.relowner, 'USAGE')
 """
 
 #: What was imported from another log is history and no row that came too late; how much there is of it, the seal says.
+#: By a policy that was in force at any time, nothing was imported.
 #: Seals the rows of ids after `after` up to `until` that are in no seal yet, one block a day. Of rows with the same id,
 #: which only a tamperer can make, one is sealed.
 SEAL = """
@@ -145,7 +146,8 @@ WITH sealed AS MATERIALIZED (
   FROM (SELECT unnest(c.ids) AS r FROM {schema}.seal AS c
         WHERE upper(c.ids) > {after} + 1 AND lower(c.ids) <= {until}) AS u
 ), import AS MATERIALIZED (
-  SELECT coalesce(array_agg(p.policy_id), '{}') AS policies FROM {schema}.policy AS p WHERE p.definition ? 'imported'
+  SELECT coalesce(array_agg(p.policy_id), '{}') AS policies FROM {schema}.policy AS p
+  WHERE p.definition ? 'imported' AND p.valid_to = p.valid_from
 ), candidate AS MATERIALIZED (
   SELECT DISTINCT ON (r.id) r.id, r.changed_at, {leaf} AS leaf, r.policy_id = ANY (i.policies) AS imported
   FROM {schema}.audit_log_data AS r CROSS JOIN sealed AS s CROSS JOIN import AS i

@@ -13,6 +13,7 @@ from typing import Any
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, Joined, Literal, sql
+from .capture import is_capture
 from .event_triggers import EVENT_TRIGGERS
 from .grants import plan_grants
 from .login import Login
@@ -26,9 +27,6 @@ from .trail_tables import TABLES, VIEWS
 
 #: What stays while the log stays: the guard of its partitions.
 _KEPT_FUNCTIONS = ("refuse_change",)
-
-#: Begins the names of functions that policies have.
-_CAPTURE = "capture_"
 
 _SEQUENCE = "audit_log_id_seq"
 
@@ -146,7 +144,7 @@ def _drop_functions(steps: Transaction, catalog: TrailCatalog, session: Session,
     options = TrailOptions(catalog.schema_name, (), (), DEFAULT_CONTEXT, None, ())
     ours = {function.name: function.procedure for function in trail_functions(options, session.version_number)}
     for name in sorted(catalog.functions):
-        if name not in kept and (name in ours or name.startswith(_CAPTURE)):
+        if name not in kept and (name in ours or is_capture(name)):
             kind = "PROCEDURE" if ours.get(name) else "FUNCTION"
             function = Identifier.of(catalog.schema_name, name)
             steps.add(sql(f"DROP {kind} {{function}}", function=function), f"{name} goes")

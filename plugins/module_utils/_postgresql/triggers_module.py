@@ -29,8 +29,14 @@ def read(session: Session, schema: str, roles: list[str] | None = None) -> Trigg
     if "policy" in trail.relations:
         trail.login.require()
         stored = read_policies(session, schema)
-    logs = {log.key for log in read_foreign_logs(session)}
-    return TriggerCatalog(trail, read_tables(session, schema), stored, session.encoding, logs)
+    tables = read_tables(session, schema)
+    # What is audited already stays so, whatever somebody else's triggers write to it by now.
+    logs = {
+        log.key
+        for log in read_foreign_logs(session)
+        if log.repeats and log.key in tables and not tables[log.key].triggers
+    }
+    return TriggerCatalog(trail, tables, stored, session.encoding, logs)
 
 
 def reconcile(module: PostgresqlModule, session: Session) -> None:
