@@ -29,7 +29,7 @@ SIDES = """
 SELECT t.table_name AS name, t.data_length + t.index_length AS bytes
 FROM information_schema.tables AS t
 WHERE t.table_schema = {schema_name} AND t.table_type = 'BASE TABLE' AND t.table_name LIKE 'audit\\_log\\_%'
-  AND t.table_comment REGEXP '^dbfleet[.]audit [0-9]+$'
+  AND t.table_comment REGEXP '^dbfleet[.]audit( [0-9]+)?$'
 """
 
 #: Without them, nothing gets into the log.
