@@ -330,7 +330,7 @@ def test_databases_without_a_trail_and_such_that_cannot_be_read_stop_nothing(sho
     by_name = {found["database"]: found for found in trails}
     assert sorted(set(by_name[bare.name]) - {"limitations"}) == [
         *("coverage", "database", "discovery", "error", "estimate", "foreign_auditing"),
-        *("installed", "proposal", "schema"),
+        *("installed", "proposal", "schema", "schema_version"),
     ]
     assert by_name[bare.name]["installed"] is False
     assert by_name[bare.name]["discovery"][0]["table"] == "public.clients"
