@@ -226,7 +226,7 @@ def test_no_application_can_make_a_record_look_imported(history: History) -> Non
 
 
 def test_rows_that_no_guide_thinks_of_are_imported_too(db: Database) -> None:
-    db.execute(HOME_MADE.split("-- 2024")[0])
+    db.execute(HOME_MADE.split("-- 2024", maxsplit=1)[0])
     db.execute(
         "ALTER TABLE audit_log ALTER table_name DROP NOT NULL, ALTER action DROP NOT NULL, "
         "ALTER performed_by DROP NOT NULL, ALTER performed_at DROP NOT NULL;"
