@@ -46,7 +46,7 @@ if [ -n "${MYSQL:-}" ]; then
   for database in $($MYSQL -e 'SHOW DATABASES'); do
     case $database in information_schema | performance_schema | mysql | sys) continue ;; esac
     mysqldump --no-data --routines --events --triggers --skip-dump-date --databases "$database" 2>/dev/null |
-      sed -E 's/ AUTO_INCREMENT=[0-9]+//' | labelled "database $database"
+      sed -E 's/ AUTO_INCREMENT=[0-9]+//; /GTID_PURGED/d' | labelled "database $database"
   done
   $MYSQL -e "SELECT CONCAT('SHOW GRANTS FOR ', QUOTE(user), '@', QUOTE(host), ';') FROM mysql.user WHERE user <> ''" |
     $MYSQL --force 2>/dev/null | labelled grant
