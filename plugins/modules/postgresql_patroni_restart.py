@@ -21,40 +21,14 @@ author:
   - dbfleet.audit contributors (@dbfleet)
 extends_documentation_fragment:
   - dbfleet.audit.patroni
-attributes:
-  check_mode:
-    description: Says that it would restart the server, and does not.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
+  - dbfleet.audit.restarting
 options:
-  process:
-    description: Number of the server's process.
-    type: int
-    required: true
-  ready:
-    description: Command, as a list, that exits with 0 as soon as the server takes connections.
-    type: list
-    elements: str
-    required: true
   running:
     description:
       - Settings that the restart would change, with the values that the server runs with. Those that the cluster's
         configuration has are put back when the server does not come up.
     type: dict
     default: {}
-  logs:
-    description:
-      - Paths of files that the server logs into, to show what it says when it fails. The journal of its service is
-        looked at anyway.
-    type: list
-    elements: path
-    default: []
-  timeout:
-    description: How long the server may take to come up, in seconds.
-    type: float
-    default: 60.0
 seealso:
   - module: dbfleet.audit.postgresql_audit_info
   - module: dbfleet.audit.postgresql_patroni_settings

@@ -19,23 +19,9 @@ description:
 version_added: 0.1.0
 author:
   - dbfleet.audit contributors (@dbfleet)
-attributes:
-  check_mode:
-    description: Says that it would restart the server, and does not.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
+extends_documentation_fragment:
+  - dbfleet.audit.restarting
 options:
-  process:
-    description: Number of the server's process.
-    type: int
-    required: true
-  ready:
-    description: Command, as a list, that exits with 0 as soon as the server takes connections.
-    type: list
-    elements: str
-    required: true
   command:
     description: Command, as a list, that restarts the server, for one that something else than systemd looks after.
     type: list
@@ -64,17 +50,6 @@ options:
         type: list
         elements: str
         default: []
-  logs:
-    description:
-      - Paths of files that the server logs into, to show what it says when it fails. The file behind its standard
-        error, and the journal of its unit, are looked at anyway.
-    type: list
-    elements: path
-    default: []
-  timeout:
-    description: How long the server may take to come up, in seconds.
-    type: float
-    default: 60.0
 seealso:
   - module: dbfleet.audit.postgresql_audit_info
 """

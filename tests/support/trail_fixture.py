@@ -120,11 +120,15 @@ def write_mysql(schema: Schema, number: int) -> None:
         schema.execute(statement, user=APPLICATION)
 
 
+def without_policies(options: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return what of a rollout's options is the trail's."""
+    return {key: value for key, value in options.items() if key != "policies"}
+
+
 def roll_out(engine: str, login: dict[str, t.Any], options: dict[str, t.Any], **more: t.Any) -> list[bool]:
     """Run the modules of a rollout in their order; return which of them changed something."""
-    trail = {key: value for key, value in options.items() if key != "policies"}
     done = [
-        running.run_module(f"{engine}_audit_trail", **login, **trail, **more),
+        running.run_module(f"{engine}_audit_trail", **login, **without_policies(options), **more),
         running.run_module(f"{engine}_audit_partitions", **login),
         running.run_module(f"{engine}_audit_triggers", **login, policies=options["policies"]),
     ]

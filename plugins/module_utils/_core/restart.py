@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Options and results of server_restart."""
+"""Options and results of server_restart, and the options that every module has which restarts a server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from ansible.module_utils.basic import AnsibleModule
 from .errors import AuditError
 from .service import Restart, ServerProcess, put_back, run_command
 
-RESTART_SPEC: dict[str, Any] = {
+PROCESS_SPEC: dict[str, Any] = {
     "process": {"type": "int", "required": True},
     "ready": {"type": "list", "elements": "str", "required": True},
+    "logs": {"type": "list", "elements": "path", "default": []},
+    "timeout": {"type": "float", "default": 60.0},
+}
+
+RESTART_SPEC: dict[str, Any] = {
+    **PROCESS_SPEC,
     "command": {"type": "list", "elements": "str", "default": []},
     "fallback": {"type": "list", "elements": "str", "default": []},
     "restore": {
@@ -27,8 +33,6 @@ RESTART_SPEC: dict[str, Any] = {
             "lines": {"type": "list", "elements": "str", "default": []},
         },
     },
-    "logs": {"type": "list", "elements": "path", "default": []},
-    "timeout": {"type": "float", "default": 60.0},
 }
 
 

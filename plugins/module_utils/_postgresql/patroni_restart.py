@@ -13,17 +13,15 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from .._core.errors import AuditError
+from .._core.restart import PROCESS_SPEC
 from .._core.service import ServerProcess, run_command, services_of
 from .patroni import restoring
 from .patroni_api import API_SPEC, PatroniApi
 
 PATRONI_RESTART_SPEC: dict[str, Any] = {
     **API_SPEC,
-    "process": {"type": "int", "required": True},
-    "ready": {"type": "list", "elements": "str", "required": True},
+    **PROCESS_SPEC,
     "running": {"type": "dict", "default": {}},
-    "logs": {"type": "list", "elements": "path", "default": []},
-    "timeout": {"type": "float", "default": 60.0},
 }
 
 _PAUSE = 0.5

@@ -14,7 +14,7 @@ from typing import Any, Callable
 from .._core.errors import AuditError
 from .._core.plan import Failure, Plan
 from .module import PostgresqlModule
-from .pgaudit import ServerCatalog, ServerOptions, plan_object_role_removal, plan_server, warnings
+from .pgaudit import ServerCatalog, ServerOptions, ServerPlan, plan_object_role_removal, plan_server, warnings
 from .pgaudit_before import Before, plan_forgetting, plan_remembering
 from .pgaudit_catalog import ServerFacts, existing_roles, read_database, read_server, read_setting_names
 from .pgaudit_objects import plan_extension, plan_extension_removal, plan_objects
@@ -49,7 +49,7 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
         wanted = _as_before(session, wanted, facts)
     rollout = _Rollout(module, session, options, facts)
     # All of it is planned before any of it is done: what a later database refuses must not leave the first half done.
-    plan_server(wanted, facts.catalog)
+    server = plan_server(wanted, facts.catalog)
     databases = rollout.plan_databases()
     work = [
         lambda: rollout.reconcile_server(lambda catalog: plan_server(wanted, catalog).plan),
@@ -67,7 +67,7 @@ def reconcile(module: PostgresqlModule, session: Session) -> None:
     failures = [failure for step in work for failure in step()]
     if not (options.present or failures):
         failures = rollout.reconcile_server(lambda catalog: plan_forgetting(catalog.before))
-    _report(module, wanted, facts, databases, extensions)
+    _report(module, wanted, server, facts, databases, extensions)
     # Only a superuser may have pgaudit's lines sent to the session as well.
     if options.params["self_test"] and facts.catalog.loaded and facts.catalog.superuser and not session.in_recovery:
         _report_probe(module, session)
@@ -191,27 +191,27 @@ def _as_before(session: Session, wanted: ServerOptions, facts: ServerFacts) -> S
 def _report(
     module: PostgresqlModule,
     wanted: ServerOptions,
+    server: ServerPlan,
     facts: ServerFacts,
     databases: Mapping[str, DatabasePlan],
     extensions: Mapping[str, str],
 ) -> None:
-    result = plan_server(wanted, facts.catalog)
     # What a login may not set is what somebody else has set.
     settings = wanted.cluster if facts.catalog.superuser else facts.catalog.current
     module.results.update(
         loaded=facts.catalog.loaded,
-        differences=result.unmet
-        + result.plan.differences()
+        differences=server.unmet
+        + server.plan.differences()
         + [text for planned in databases.values() for text in planned.plan.differences()],
         recorded=[],
         settings={name: text for name, text in settings.items() if name.startswith(PREFIX)},
         extensions=dict(extensions),
         objects=sum(planned.objects for planned in databases.values()),
-        limitations=result.limitations,
-        patroni_parameters=result.patroni_parameters,
+        limitations=server.limitations,
+        patroni_parameters=server.patroni_parameters,
     )
     for warning in [
-        *result.warnings,
+        *server.warnings,
         *(warnings(wanted, facts.catalog) if module.params["state"] == "present" else ()),
     ]:
         module.warn(warning)

@@ -136,10 +136,9 @@ WHERE h.inhparent = to_regclass({id_index}) AND pg_has_role(c.relowner, 'USAGE')
                    'AccessExclusiveLock'))
 """
 
-#: What was imported from another log is history and no row that came too late; how much there is of it, the seal says.
-#: By a policy that was in force at any time, nothing was imported.
 #: Seals the rows of ids after `after` up to `until` that are in no seal yet, one block a day. Of rows with the same id,
-#: which only a tamperer can make, one is sealed.
+#: which only a tamperer can make, one is sealed. What was imported from another log is history and no row that came too
+#: late; how much there is of it, the seal says. By a policy that was in force at any time, nothing was imported.
 SEAL = """
 WITH sealed AS MATERIALIZED (
   SELECT coalesce(range_agg(u.r), '{}') AS ids

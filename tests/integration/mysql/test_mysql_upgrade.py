@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import pathlib
 import re
@@ -19,12 +18,12 @@ from local_mysql import LocalMysql
 from mysql_auditing import install_trail
 from mysql_databases import ExternalMysql, MysqlServer, Schema, fetch
 from seal_writers import Background
-from trail_fixture import APPLICATION, MYSQL, READER, SHOP, TRAILS, FixtureSealer, kind_of, write_mysql
+from trail_fixture import APPLICATION, MYSQL, READER, SHOP, FixtureSealer, kind_of, without_policies, write_mysql
+from upgrading import NEWEST, OLDEST, Restored, every_trail, one_trail, prove_upgrade, prove_way_back
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.schema_version import SCHEMA_VERSION
 from ansible_collections.dbfleet.audit.plugins.module_utils._mysql import trail_functions
 
-OLDEST, *BETWEEN, NEWEST = sorted(path.name for path in TRAILS.iterdir())
 LOCK_TIMEOUT = 1.0
 ROWS = "SELECT id, SHA2(CONCAT_WS(CHAR(0), {columns}), 256) FROM audit.audit_log_data AS d ORDER BY id"
 
@@ -38,15 +37,6 @@ WHERE trigger_schema IN ({databases})
 UNION ALL SELECT 'EVENT', event_schema, event_name FROM information_schema.events WHERE event_schema IN ({databases})
 ORDER BY 1, 2, 3
 """
-
-roll_out = functools.partial(trail_fixture.roll_out, "mysql")
-
-
-class Restored(t.NamedTuple):
-    """A server as an earlier release has left it."""
-
-    schema: Schema
-    sealer: FixtureSealer
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +79,15 @@ def restored(
     del fresh
     with bare(server) as schema:
         trail_fixture.restore_mysql(schema, request.param)
-        yield Restored(schema, FixtureSealer(schema.login, tmp_path, kind_of(server), request.param))
+        yield Restored(
+            engine="mysql",
+            place=schema,
+            options=MYSQL,
+            sealer=FixtureSealer(schema.login, tmp_path, kind_of(server), request.param),
+            rows=lambda: rows_of(schema),
+            catalogue=lambda: catalogue(schema),
+            write=lambda number: write_mysql(schema, number),
+        )
 
 
 def catalogue(schema: Schema) -> list[str]:
@@ -123,48 +121,15 @@ def rows_of(schema: Schema) -> list[tuple[t.Any, ...]]:
     return schema.execute(ROWS.format(columns=f"d.changed_at, {texts}"))
 
 
-def trail_module(schema: Schema, **options: t.Any) -> running.ModuleResult:
-    """Run the module of the trail alone."""
-    options = {key: value for key, value in {**MYSQL, **options}.items() if key != "policies"}
-    return running.run_module("mysql_audit_trail", **schema.login, **options)
-
-
-def version_told(schema: Schema) -> t.Any:
-    """Return what the info module says."""
-    return running.run_module("mysql_audit_info", **schema.login, gather=["grants"])["trails"][0]["schema_version"]
-
-
-@pytest.mark.parametrize(
-    "restored",
-    [OLDEST, *(pytest.param(name, marks=pytest.mark.thorough) for name in BETWEEN), NEWEST],
-    indirect=True,
-)
+@every_trail
 def test_an_upgrade_keeps_rows_and_seals_and_ends_like_a_fresh_trail(restored: Restored, fresh: list[str]) -> None:
-    schema, sealer = restored
-    rows = rows_of(schema)
-    found = version_told(schema)
-    assert sealer.seal_problems() == []
-    trail = trail_module(schema)
-    assert trail["schema_version"] == SCHEMA_VERSION
-    # Routines are new, triggers are not yet.
-    write_mysql(schema, 5)
-    changed = [trail.changed, *roll_out(schema.login, MYSQL)[1:]]
-    if found == SCHEMA_VERSION:
-        assert changed == [False] * 3, "what is put into databases has changed: raise SCHEMA_VERSION"
-    write_mysql(schema, 6)
-    assert roll_out(schema.login, MYSQL) == [False] * 3
-    assert rows_of(schema)[: len(rows)] == rows
-    assert catalogue(schema) == fresh
-    assert version_told(schema) == SCHEMA_VERSION
-    assert sealer.verify()["problems"] == []
-    sealer.seal()
-    result = sealer.verify(self_test=True)
-    assert (result["problems"], result["unsealed"]) == ([], 0)
+    prove_upgrade(restored, fresh)
 
 
-@pytest.mark.parametrize("restored", [OLDEST], indirect=True)
+@one_trail(OLDEST)
 def test_writers_wait_for_an_upgrade_no_longer_than_its_lock_timeout(restored: Restored, fresh: list[str]) -> None:
-    schema = restored.schema
+    schema = restored.place
+    assert isinstance(schema, Schema)
     killed_half_way(schema)
     holder = schema.connect(autocommit=False)
     fetch(holder, "INSERT INTO person VALUES (900, 'who', 'takes', 'long')")
@@ -178,14 +143,14 @@ def test_writers_wait_for_an_upgrade_no_longer_than_its_lock_timeout(restored: R
 
     with Background(write, 0.01) as writes:
         waits = {"lock_timeout": LOCK_TIMEOUT, "lock_retries": 1, "may_fail": True}
-        trail_module(schema, **waits)
-        result = running.run_module("mysql_audit_triggers", **schema.login, policies=MYSQL["policies"], **waits)
+        restored.trail(**waits)
+        result = restored.run("triggers", policies=MYSQL["policies"], **waits)
     # MySQL locks the log with any table of its triggers.
     assert f"{SHOP}.person" in [failed["table"] for failed in result["failed_tables"]]
     assert LOCK_TIMEOUT / 2 < max(writes.results) < LOCK_TIMEOUT * 1.5
     holder.rollback()
-    roll_out(schema.login, MYSQL)
-    assert roll_out(schema.login, MYSQL) == [False] * 3
+    restored.roll_out()
+    assert restored.roll_out() == [False] * 3
     assert catalogue(schema) == fresh
     # The run that was killed left no record of what it had replaced by then: that is named.
     assert {problem["type"] for problem in restored.sealer.verify()["problems"]} == {"altered_between_seals"}
@@ -193,8 +158,7 @@ def test_writers_wait_for_an_upgrade_no_longer_than_its_lock_timeout(restored: R
 
 def killed_half_way(schema: Schema) -> None:
     """Kill a run of the trail's module when the first of its routines is there."""
-    options = {key: value for key, value in MYSQL.items() if key != "policies"}
-    process = running.start_module("mysql_audit_trail", **schema.login, **options)
+    process = running.start_module("mysql_audit_trail", **schema.login, **without_policies(MYSQL))
     query = "SELECT COUNT(*) FROM information_schema.routines WHERE routine_name = 'schema_version'"
     while not schema.value(query):
         time.sleep(0.01)
@@ -209,34 +173,15 @@ NEWER = {
 }
 
 
-@pytest.mark.parametrize("restored", [NEWEST], indirect=True)
+@one_trail(NEWEST)
 def test_a_trail_of_a_newer_release_is_refused_and_goes_back_only_on_purpose(restored: Restored) -> None:
-    schema, sealer = restored
-    roll_out(schema.login, MYSQL)
-    reader = schema.connect(user=READER, database="audit")
+    prove_way_back(restored, NEWER)
+
+
+@one_trail(NEWEST)
+def test_readers_see_the_version_and_applications_do_not(restored: Restored) -> None:
+    restored.roll_out()
+    reader = restored.place.connect(user=READER, database="audit")
     assert fetch(reader, "SELECT audit.schema_version()") == [(SCHEMA_VERSION,)]
     with pytest.raises(pymysql.MySQLError, match="denied"):
-        schema.execute("SELECT audit.schema_version()", user=APPLICATION)
-    assert trail_module(schema, _constants=NEWER).changed
-    schema.execute("ALTER TABLE audit.audit_log_data ADD COLUMN origin TEXT")
-    write_mysql(schema, 5)
-    rows, newer = rows_of(schema), catalogue(schema)
-    words = f"was made by a newer dbfleet.audit (schema version 99, this release knows {SCHEMA_VERSION})"
-    for check_mode in (True, False):
-        refused = trail_module(schema, may_fail=True, check_mode=check_mode)
-        assert words in refused.msg
-        assert "allow_downgrade" in refused.msg
-        assert refused["schema_version"] == 99
-    policies = [{**policy, "tags": ["new"]} for policy in MYSQL["policies"]]
-    assert words in running.run_module("mysql_audit_triggers", **schema.login, policies=policies, may_fail=True).msg
-    assert catalogue(schema) == newer
-    found = sealer.verify()["problems"]
-    assert [words in problem["detail"] for problem in found if problem["type"] == "refused"] == [True]
-    assert roll_out(schema.login, MYSQL, allow_downgrade=True)[0]
-    write_mysql(schema, 6)
-    assert roll_out(schema.login, MYSQL) == [False] * 3
-    assert rows_of(schema)[: len(rows)] == rows
-    assert schema.value("SELECT COUNT(*) FROM audit.audit_log_data WHERE origin IS NULL") > len(rows)
-    assert sealer.verify()["problems"] == []
-    sealer.seal()
-    assert sealer.verify()["problems"] == []
+        restored.place.execute("SELECT audit.schema_version()", user=APPLICATION)
