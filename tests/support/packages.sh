@@ -12,7 +12,7 @@ missing_packages() {
     else
         [ -e "$(postgresql_libraries)/pgaudit.so" ] || echo pgaudit
     fi
-    if [ "$target" = overhead ]; then
+    if [ "$target" = tests ] || [ "$target" = overhead ]; then
         [ -n "$bin" ] && [ -e "$(postgresql_libraries)/table_log.so" ] || echo tablelog
     fi
     if [ "$target" = tests ] || [ "$target" = demo ] || [ "$target" = overhead ]; then
@@ -171,7 +171,7 @@ install_packages() {
         wanted=${wanted/pgaudit/postgresql-$(postgresql_major)-pgaudit}
     fi
     if [[ $wanted == *tablelog* ]]; then
-        # Not every release of PostgreSQL has it; the benchmark then says so.
+        # Not every release of PostgreSQL has it; the benchmark and the test then say so.
         tablelog=postgresql-$(postgresql_major)-tablelog
         apt-cache show "$tablelog" >/dev/null 2>&1 || tablelog=""
         wanted=${wanted/tablelog/$tablelog}

@@ -15,15 +15,16 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from .adoption import ForeignLog, Name
+from .coverage import in_force
 from .errors import AuditError
 from .plan import Plan, Transaction
 from .policy import Policy, is_sensitive, parse_policies
 from .policy_versions import StoredPolicy
 from .selection import Table, policy_for
-from .sql import Joined, Literal, Sql, sql
+from .sql import Identifier, Joined, Literal, Sql, sql
 
 #: What a policy's stored definition has when it stands for rows that were imported, and nothing else can have.
 IMPORTED = "imported"
@@ -241,39 +242,6 @@ def origin_policy(log: ForeignLog) -> dict[str, Literal]:
     }
 
 
-@dataclass(frozen=True)
-class Import:
-    """How an engine says what a plan is made of.
-
-    :ivar origin: adds the policy version of a log to a transaction.
-    :ivar copy: adds the rows of a batch, and the id up to which they reach.
-    """
-
-    origin: Callable[[Transaction, ForeignLog, Origin], None]
-    copy: Callable[[Transaction, Pending, Origin, Sequence[Rule], int, int], None]
-
-
-def plan_import(
-    plan: Plan,
-    found: Sequence[Pending],
-    policies: Sequence[Policy],
-    tables: Mapping[Name, Any],
-    found_origins: Mapping[str, Origin],
-    engine: Import,
-) -> None:
-    """Add what copies rows that wait, a transaction a batch; one that fails keeps the later ones back."""
-    for pending in found:
-        if not pending.waits:
-            continue
-        log, origin = pending.log, found_origins[pending.log.title]
-        if not origin.known:
-            engine.origin(plan.transaction(f"origin {log.title}", required=True), log, origin)
-        of_tables = rules(pending, policies, tables)
-        for after, until in batches(pending):
-            subject = f"import of {log.title}, ids {after + 1} to {until} (rows before them are in the trail)"
-            engine.copy(plan.transaction(subject, required=True), pending, origin, of_tables, after, until)
-
-
 def importable(logs: Sequence[ForeignLog], policies: Sequence[Policy], place: str) -> list[ForeignLog]:
     """Return the logs whose rows can be imported.
 
@@ -283,3 +251,117 @@ def importable(logs: Sequence[ForeignLog], policies: Sequence[Policy], place: st
     if chosen and not policies:
         raise NoPolicyError(f"{place}: adopt: import: {_NOT_IN_FORCE}")
     return chosen
+
+
+class Importer:
+    """Copies the rows of foreign logs on one engine, which says how each part is read and written."""
+
+    #: The query for a log's lowest and highest id, one row a log; so that for the names of columns
+    #: in its images, one row a table and name.
+    ends: ClassVar[str]
+    keys: ClassVar[str]
+    #: The statement that adds the policy version of a log.
+    add_policy: ClassVar[str]
+
+    def __init__(self, session: Any, schema: str) -> None:
+        self.session = session
+        self.schema = schema
+        self.place = {"schema": Identifier.of(schema)}
+
+    def plan(
+        self, logs: Sequence[ForeignLog], stored: Sequence[StoredPolicy], tables: Callable[[], Mapping[Name, Any]]
+    ) -> Plan:
+        """Return what copies the rows that are not in the trail yet, a transaction a batch.
+
+        One that fails keeps the later ones back.
+
+        :param tables: reads those of the database; called when there is anything to copy.
+        :raises AuditError: when transactions that write to a log do not end.
+        :raises NoPolicyError: when there is no policy to go by.
+        """
+        policies = in_force(stored, self.session.database)
+        chosen = importable(logs, policies, self.session.database)
+        plan = Plan()
+        if not chosen:
+            return plan
+        found_origins = origins(chosen, stored)
+        found = self._pending(chosen, found_origins)
+        if found:
+            self.plan_periods(plan, min(pending.oldest or date.max for pending in found))
+            of_database = tables()
+            for pending in found:
+                origin = found_origins[pending.log.title]
+                self._plan_log(plan, pending, origin, rules(pending, policies, of_database))
+        return plan
+
+    def _plan_log(self, plan: Plan, pending: Pending, origin: Origin, of_tables: Sequence[Rule]) -> None:
+        title = pending.log.title
+        if not origin.known:
+            steps = plan.transaction(f"origin {title}", required=True)
+            statement = sql(self.add_policy, id=Literal(origin.policy_id), **origin_policy(pending.log), **self.place)
+            steps.add(statement, f"version {origin.policy_id} marks what is imported from {title}", "missing")
+        for after, until in batches(pending):
+            subject = f"import of {title}, ids {after + 1} to {until} (rows before them are in the trail)"
+            self.copy(plan.transaction(subject, required=True), pending, origin, of_tables, after, until)
+
+    def _pending(self, logs: Sequence[ForeignLog], found_origins: Mapping[str, Origin]) -> list[Pending]:
+        """Return the logs that have rows to copy, and what they are."""
+        reached = self.reached()
+        of_logs = [
+            sql(self.ends, log=Literal(log.title), id=Identifier.of(log.mapping["id"]), place=Identifier.of(*log.key))
+            for log in logs
+        ]
+        ends = {row["log"]: row for row in self._all(of_logs)}
+        found = {}
+        for log in logs:
+            setting, end = found_origins[log.title].setting, ends[log.title]
+            pending = pending_of(log, reached.get(setting), end["first"], end["last"])
+            if pending.waits:
+                found[log.title] = pending
+        if found:
+            self.settle()
+            self._read_keys(found)
+        return list(found.values())
+
+    def _read_keys(self, found: Mapping[str, Pending]) -> None:
+        of_logs = [
+            sql(self.keys, log=Literal(title), rows=self.rows(pending, pending.after, pending.until))
+            for title, pending in found.items()
+        ]
+        for row in self._all(of_logs):
+            pending = found[row["log"]]
+            keys = pending.keys.setdefault((row["schema_name"], row["table_name"]), set())
+            keys.update(filter(None, (row["name"],)))
+            pending.oldest = min(filter(None, (pending.oldest, row["oldest"])), default=None)
+
+    def _all(self, queries: Sequence[Sql]) -> list[dict[str, Any]]:
+        return self.read(sql("{queries}", queries=Joined("\nUNION ALL\n", tuple(queries))))
+
+    def read(self, query: Sql) -> list[dict[str, Any]]:
+        """Return the rows of a query."""
+        raise NotImplementedError
+
+    def reached(self) -> Mapping[str, str]:
+        """Return the trail's settings that hold the ids up to which logs have been imported."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Wait until everybody has ended who may have taken an id by now.
+
+        :raises AuditError: when somebody does not.
+        """
+        raise NotImplementedError
+
+    def rows(self, pending: Pending, after: int, until: int) -> Sql:
+        """Return the query for the rows of a batch, before anything in them is masked."""
+        raise NotImplementedError
+
+    def plan_periods(self, plan: Plan, oldest: date) -> None:
+        """Make periods of months for what is older than the first one, so that it is archived like every other."""
+        raise NotImplementedError
+
+    def copy(
+        self, transaction: Transaction, pending: Pending, origin: Origin, rules: Sequence[Rule], after: int, until: int
+    ) -> None:
+        """Add the rows of a batch, and the id up to which they reach."""
+        raise NotImplementedError

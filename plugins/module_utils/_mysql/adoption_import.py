@@ -13,20 +13,7 @@ from datetime import date
 from typing import Any
 
 from .._core.adoption import ForeignLog
-from .._core.adoption_import import (
-    Import,
-    Origin,
-    Pending,
-    Rule,
-    action_case,
-    importable,
-    months,
-    origin_policy,
-    origins,
-    pending_of,
-    plan_import,
-)
-from .._core.coverage import in_force
+from .._core.adoption_import import Importer, Origin, Pending, Rule, action_case, months
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
@@ -46,7 +33,7 @@ _ENDS = "SELECT {log} AS log, MIN(s.{id}) AS first, MAX(s.{id}) AS last FROM {pl
 # The names of columns are those of all images of a table, for it may have had others. What has no time needs no period.
 _KEYS = """
 SELECT {log} AS log, r.schema_name, r.table_name, CONVERT(k.name USING utf8mb4) COLLATE utf8mb4_bin AS name,
-       MIN(CASE WHEN r.changed_at > '1970-01-01' THEN r.changed_at END) AS oldest
+       DATE(MIN(CASE WHEN r.changed_at > '1970-01-01' THEN r.changed_at END)) AS oldest
 FROM ({rows}) AS r
 LEFT JOIN JSON_TABLE(JSON_KEYS(JSON_MERGE_PRESERVE(COALESCE(r.old_values, '{}'), COALESCE(r.new_values, '{}'))),
                      '$[*]' COLUMNS (name VARCHAR(255) PATH '$')) AS k ON TRUE
@@ -119,55 +106,22 @@ def plan_adoption(session: Session, trail: TrailCatalog, logs: Sequence[ForeignL
     :raises AuditError: when transactions that write to one do not end.
     """
     catalog = trigger_catalog.read(session, trail)
-    policies = in_force(catalog.stored, session.database)
-    chosen = importable(logs, policies, session.database)
-    plan = Plan()
-    if not chosen:
-        return plan
-    found_origins = origins(chosen, catalog.stored)
-    reader = _Reader(session, trail.schema)
-    found = reader.pending(chosen, found_origins)
-    if any(pending.waits for pending in found):
-        _plan_periods(plan, session, trail.schema, min(pending.oldest or date.max for pending in found))
-        engine = Import(reader.origin, reader.copy)
-        plan_import(plan, found, policies, catalog.tables, found_origins, engine)
-    return plan
+    return _Importer(session, trail.schema).plan(logs, catalog.stored, lambda: catalog.tables)
 
 
-class _Reader:
-    """Reads what waits in foreign logs, and says how it is copied."""
+class _Importer(Importer):
+    ends = _ENDS
+    keys = _KEYS
+    add_policy = _ADD_POLICY
 
-    def __init__(self, session: Session, schema: str) -> None:
-        self.session = session
-        self.place = {"schema": Identifier.of(schema)}
+    def read(self, query: Sql) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.session.all(query.render(self.session))
+        return rows
 
-    def _all(self, statement: Sql) -> list[dict[str, Any]]:
-        return self.session.all(statement.render(self.session))
+    def reached(self) -> Mapping[str, str]:
+        return {row["name"]: row["value"] for row in self.read(sql(_REACHED, **self.place))}
 
-    def pending(self, logs: Sequence[ForeignLog], found_origins: Mapping[str, Origin]) -> list[Pending]:
-        reached = {row["name"]: row["value"] for row in self._all(sql(_REACHED, **self.place))}
-        queries = tuple(
-            sql(_ENDS, log=Literal(log.title), id=Identifier.of(log.mapping["id"]), place=Identifier.of(*log.key))
-            for log in logs
-        )
-        ends = {row["log"]: row for row in self._all(_union(queries))}
-        found = [
-            pending_of(
-                log, reached.get(found_origins[log.title].setting), *(ends[log.title][end] for end in _END_NAMES)
-            )
-            for log in logs
-        ]
-        waiting = {pending.log.title: pending for pending in found if pending.waits}
-        if waiting:
-            self._settle()
-            self._read_keys(waiting)
-        return found
-
-    def _settle(self) -> None:
-        """Wait until everybody has ended who may have taken an id by now.
-
-        :raises AuditError: when somebody does not.
-        """
+    def settle(self) -> None:
         time.sleep(NOTED)
         begun = set(writers(self.session))
         deadline = time.monotonic() + _PATIENCE
@@ -181,21 +135,22 @@ class _Reader:
             time.sleep(NOTED * 1.1)
             begun &= set(writers(self.session))
 
-    def _read_keys(self, waiting: Mapping[str, Pending]) -> None:
-        queries = tuple(
-            sql(_KEYS, log=Literal(title), rows=self._rows(pending, pending.after, pending.until))
-            for title, pending in waiting.items()
+    def plan_periods(self, plan: Plan, oldest: date) -> None:
+        found = self.session.all(_PAST, {"schema": self.schema, "log": LOG})
+        if not found:
+            return
+        first = date.fromisoformat(found[0]["bound"].strip("'")[:10])
+        if oldest >= first or self.read(sql(_HELD, **self.place))[0]["held"]:
+            return
+        periods = months(oldest, first)
+        bounds = [("p_past", periods[0][0]), *((f"p{start:%Y_%m}", end) for start, end in periods)]
+        partitions = tuple(
+            sql("PARTITION {name} VALUES LESS THAN ({end})", name=Identifier.of(name), end=Literal(f"{end} 00:00:00"))
+            for name, end in bounds
         )
-        for row in self._all(_union(queries)):
-            pending = waiting[row["log"]]
-            keys = pending.keys.setdefault((row["schema_name"], row["table_name"]), set())
-            keys.update(filter(None, (row["name"],)))
-            oldest = row["oldest"].date() if row["oldest"] else None
-            pending.oldest = min(filter(None, (pending.oldest, oldest)), default=None)
-
-    def origin(self, transaction: Transaction, log: ForeignLog, origin: Origin) -> None:
-        statement = sql(_ADD_POLICY, id=Literal(origin.policy_id), **origin_policy(log), **self.place)
-        transaction.add(statement, f"version {origin.policy_id} marks what is imported from {log.title}", "missing")
+        statement = sql(_REORGANIZE, partitions=Joined(", ", partitions), **self.place)
+        steps = plan.transaction("periods of the history", required=True)
+        steps.add(statement, "periods of the history are missing", "missing")
 
     def copy(
         self, transaction: Transaction, pending: Pending, origin: Origin, rules: Sequence[Rule], after: int, until: int
@@ -225,7 +180,7 @@ class _Reader:
             _COPY,
             id=sql(id_column),
             next_id=sql(next_id, **self.place),
-            rows=self._rows(pending, after, until),
+            rows=self.rows(pending, after, until),
             old_masked=masked("old"),
             new_masked=masked("new"),
             old_left=left("old"),
@@ -254,8 +209,7 @@ class _Reader:
             return sql(image)
         return sql(f"JSON_REPLACE({image}, {{places}})", places=Joined(", ", tuple(places)))
 
-    def _rows(self, pending: Pending, after: int, until: int) -> Sql:
-        """Return the query for the rows of a batch, before anything in them is masked."""
+    def rows(self, pending: Pending, after: int, until: int) -> Sql:
         log = pending.log
         return sql(
             _ROWS,
@@ -276,13 +230,6 @@ class _Reader:
         # MariaDB keeps a document as it was written, which may be in several lines.
         value = sql("JSON_COMPACT(s.{column})" if self.session.is_mariadb else "s.{column}", column=column)
         return sql(_IMAGE.strip(), column=column, value=value, role=sql(role))
-
-
-_END_NAMES = ("first", "last")
-
-
-def _union(queries: Sequence[Sql]) -> Sql:
-    return sql("{queries}", queries=Joined("\nUNION ALL\n", tuple(queries)))
 
 
 def _path(column: str) -> Sql:
@@ -365,23 +312,3 @@ def _texts(log: ForeignLog) -> list[Sql]:
     cut = {role: sql(f"LEFT({{value}}, {length})", value=value) for role, value, length in limits}
     named = {**plain, **cut}
     return [sql("{value} AS {name}", value=value, name=sql(name)) for name, value in named.items()]
-
-
-def _plan_periods(plan: Plan, session: Session, schema: str, oldest: date) -> None:
-    """Make periods of months for what is older than the first one, so that it is archived like every other."""
-    found = session.all(_PAST, {"schema": schema, "log": LOG})
-    if not found:
-        return
-    first = date.fromisoformat(found[0]["bound"].strip("'")[:10])
-    place = {"schema": Identifier.of(schema)}
-    if oldest >= first or session.one(sql(_HELD, **place).render(session))["held"]:
-        return
-    periods = months(oldest, first)
-    bounds = [("p_past", periods[0][0]), *((f"p{start:%Y_%m}", end) for start, end in periods)]
-    partitions = tuple(
-        sql("PARTITION {name} VALUES LESS THAN ({end})", name=Identifier.of(name), end=Literal(f"{end} 00:00:00"))
-        for name, end in bounds
-    )
-    statement = sql(_REORGANIZE, partitions=Joined(", ", partitions), **place)
-    steps = plan.transaction("periods of the history", required=True)
-    steps.add(statement, "periods of the history are missing", "missing")

@@ -9,23 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 from .._core.adoption import ForeignLog
-from .._core.adoption_import import (
-    Import,
-    Origin,
-    Pending,
-    Rule,
-    action_case,
-    importable,
-    months,
-    origin_policy,
-    origins,
-    pending_of,
-    plan_import,
-)
-from .._core.coverage import in_force
+from .._core.adoption_import import Importer, Origin, Pending, Rule, action_case, months
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
@@ -51,12 +39,11 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS oldest,
 
 # The names of columns are those of all images of a table, for it may have had others. What has no time needs no period.
 _KEYS = """
-SELECT {log} AS log, r.schema_name, r.table_name,
-       (min(r.changed_at) FILTER (WHERE r.changed_at > to_timestamp(0) AND r.changed_at < now()))::date AS oldest,
-       coalesce(array_agg(DISTINCT k.name) FILTER (WHERE k.name IS NOT NULL), '{}') AS keys
+SELECT {log} AS log, r.schema_name, r.table_name, k.name,
+       (min(r.changed_at) FILTER (WHERE r.changed_at > to_timestamp(0) AND r.changed_at < now()))::date AS oldest
 FROM ({rows}) AS r
 LEFT JOIN LATERAL jsonb_object_keys(coalesce(r.old_values, '{}') || coalesce(r.new_values, '{}')) AS k (name) ON true
-GROUP BY r.schema_name, r.table_name
+GROUP BY r.schema_name, r.table_name, k.name
 """
 
 _ROWS = """
@@ -153,56 +140,27 @@ def plan_adoption(session: Session, schema: str, logs: Sequence[ForeignLog]) -> 
 
     :raises AuditError: when transactions that write to one do not end.
     """
-    stored = read_policies(session, schema)
-    policies = in_force(stored, session.database)
-    chosen = importable(logs, policies, session.database)
-    plan = Plan()
-    if not chosen:
-        return plan
-    found_origins = origins(chosen, stored)
-    reader = _Reader(session, schema)
-    found = reader.pending(chosen, found_origins)
-    if any(pending.waits for pending in found):
-        tables = read_tables(session, schema)
-        _plan_periods(plan, session, schema, min(pending.oldest or date.max for pending in found))
-        engine = Import(reader.origin, reader.copy)
-        plan_import(plan, found, policies, tables, found_origins, engine)
-    return plan
+    importer = _Importer(session, schema)
+    return importer.plan(logs, read_policies(session, schema), lambda: read_tables(session, schema))
 
 
-class _Reader:
-    """Reads what waits in foreign logs, and says how it is copied."""
+class _Importer(Importer):
+    ends = _ENDS
+    keys = _KEYS
+    add_policy = _ADD_POLICY
 
-    def __init__(self, session: Session, schema: str) -> None:
-        self.session = session
-        self.place = {"schema": Identifier.of(schema)}
-        state = session.one(sql(_STATE, **self.place).render(session))
-        self.reached: dict[str, str] = state.reached or {}
-        self.time_zone: str = state.time_zone
+    def read(self, query: Sql) -> list[dict[str, Any]]:
+        return [row._asdict() for row in self.session.all(query.render(self.session))]
 
-    def pending(self, logs: Sequence[ForeignLog], found_origins: Mapping[str, Origin]) -> list[Pending]:
-        queries = tuple(
-            sql(_ENDS, log=Literal(log.title), id=Identifier.of(log.mapping["id"]), place=Identifier.of(*log.key))
-            for log in logs
-        )
-        ends = {row.log: row for row in self.session.all(_union(queries).render(self.session))}
-        found = [
-            pending_of(
-                log, self.reached.get(found_origins[log.title].setting), ends[log.title].first, ends[log.title].last
-            )
-            for log in logs
-        ]
-        waiting = {pending.log.title: pending for pending in found if pending.waits}
-        if waiting:
-            self._settle()
-            self._read_keys(waiting)
-        return found
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """What of the trail's settings, and of the server's, an import needs."""
+        return self.read(sql(_STATE, **self.place))[0]
 
-    def _settle(self) -> None:
-        """Wait until everybody has ended who may have taken an id by now.
+    def reached(self) -> Mapping[str, str]:
+        return self.state["reached"] or {}
 
-        :raises AuditError: when somebody does not.
-        """
+    def settle(self) -> None:
         begun = self.session.one(_SETTLED).next
         deadline = time.monotonic() + _PATIENCE
         while self.session.one(_SETTLED).oldest < begun:
@@ -214,25 +172,41 @@ class _Reader:
                 )
             time.sleep(0.1)
 
-    def _read_keys(self, waiting: Mapping[str, Pending]) -> None:
-        queries = tuple(
-            sql(_KEYS, log=Literal(title), rows=self._rows(pending, pending.after, pending.until))
-            for title, pending in waiting.items()
+    def plan_periods(self, plan: Plan, oldest: date) -> None:
+        past = Identifier.of(self.schema, "audit_log_past")
+        name = self.session.identifier(self.schema, "audit_log_past")
+        found = self.read(sql(_PAST, past=Literal(name), **self.place))
+        if not found or found[0]["first"] is None or oldest >= found[0]["first"]:
+            return
+        if self.read(sql(_HELD, past=past))[0]["held"]:
+            # They would have to move; who made them, by another import or by hand, knows them there.
+            return
+        steps = plan.transaction("periods of the history", required=True)
+        log = Literal(self.session.identifier(self.schema, "audit_log_data"))
+        steps.add(
+            sql("SET LOCAL ROLE {owner}", owner=Identifier.of(OWNER)), "partitions belong to the owner of the log"
         )
-        for row in self.session.all(_union(queries).render(self.session)):
-            pending = waiting[row.log]
-            pending.keys[(row.schema_name, row.table_name)] = set(row.keys)
-            pending.oldest = min(filter(None, (pending.oldest, row.oldest)), default=None)
-
-    def origin(self, transaction: Transaction, log: ForeignLog, origin: Origin) -> None:
-        statement = sql(_ADD_POLICY, id=Literal(origin.policy_id), **origin_policy(log), **self.place)
-        transaction.add(statement, f"version {origin.policy_id} marks what is imported from {log.title}", "missing")
+        steps.add(sql(_TABLESPACE, log=log), "new partitions go to the tablespace of the log")
+        detach = sql("ALTER TABLE {schema}.audit_log_data DETACH PARTITION {past}", past=past, **self.place)
+        steps.add(detach, "the place for older rows gives way to periods")
+        periods = months(oldest, found[0]["first"])
+        for start, end in periods:
+            table = Identifier.of(self.schema, f"audit_log_{start:%Y_%m}")
+            create = sql("CREATE TABLE {table} (LIKE {schema}.audit_log_data INCLUDING ALL)", table=table, **self.place)
+            steps.add(create, f"period {start:%Y-%m} of the history is missing", "missing")
+            steps.add(sql(STATEMENT_GUARD, table=table, **self.place), "it refuses changes")
+            enable = sql("ALTER TABLE {table} ENABLE ALWAYS TRIGGER dbfleet_audit_guard", table=table)
+            steps.add(enable, "it refuses changes from replicas too")
+            steps.add(_attach(table, Literal(_utc(start)), Literal(_utc(end)), self.place), f"the period from {start}")
+        upper = Literal(_utc(periods[0][0]))
+        steps.add(_attach(past, sql("MINVALUE"), upper, self.place), "a place for rows from before the first period")
+        steps.add(sql("RESET ROLE"), "back to the login")
 
     def copy(
         self, transaction: Transaction, pending: Pending, origin: Origin, rules: Sequence[Rule], after: int, until: int
     ) -> None:
         places = {
-            "rows": self._rows(pending, after, until),
+            "rows": self.rows(pending, after, until),
             "rules": Literal(tuple(rule.plain() for rule in rules)),
             "title": Literal(pending.log.title),
             "policy_id": Literal(origin.policy_id),
@@ -241,8 +215,7 @@ class _Reader:
         statement = sql(_REACHED, name=Literal(origin.setting), until=Literal(str(until)), **self.place)
         transaction.add(statement, f"{pending.log.title} is imported up to {until}")
 
-    def _rows(self, pending: Pending, after: int, until: int) -> Sql:
-        """Return the query for the rows of a batch, before anything in them is masked."""
+    def rows(self, pending: Pending, after: int, until: int) -> Sql:
         log = pending.log
         return sql(
             _ROWS,
@@ -265,13 +238,9 @@ class _Reader:
         column = sql("s.{column}", column=Identifier.of(log.mapping["changed_at"]))
         zoned: Sql = column
         if log.relation.columns[log.mapping["changed_at"]] == "time":
-            zoned = sql("{column} AT TIME ZONE {zone}", column=column, zone=Literal(self.time_zone))
+            zoned = sql("{column} AT TIME ZONE {zone}", column=column, zone=Literal(self.state["time_zone"]))
         readable = sql("{column} BETWEEN '0001-01-02' AND '9999-12-30'", column=column)
         return sql("CASE WHEN {readable} THEN {zoned} ELSE to_timestamp(0) END", readable=readable, zoned=zoned)
-
-
-def _union(queries: Sequence[Sql]) -> Sql:
-    return sql("{queries}", queries=Joined("\nUNION ALL\n", tuple(queries)))
 
 
 def _texts(log: ForeignLog) -> list[Sql]:
@@ -326,37 +295,6 @@ def _before_and_after(log: ForeignLog) -> dict[str, Sql]:
         return {"old": sql("v.row_values"), "new": sql("v.row_values")}
     # Without changes it is an INSERT.
     return {"old": sql("v.row_values"), "new": sql("v.row_values || coalesce(v.changed_values, '{}')")}
-
-
-def _plan_periods(plan: Plan, session: Session, schema: str, oldest: date) -> None:
-    """Make periods of months for what is older than the first one, so that it is archived like every other."""
-    place = {"schema": Identifier.of(schema)}
-    past = Identifier.of(schema, "audit_log_past")
-    name = session.identifier(schema, "audit_log_past")
-    found = session.all(sql(_PAST, past=Literal(name), **place).render(session))
-    if not found or found[0].first is None or oldest >= found[0].first:
-        return
-    if session.one(sql(_HELD, past=past).render(session)).held:
-        # They would have to move; who made them, by another import or by hand, knows them there.
-        return
-    steps = plan.transaction("periods of the history", required=True)
-    log = Literal(session.identifier(schema, "audit_log_data"))
-    steps.add(sql("SET LOCAL ROLE {owner}", owner=Identifier.of(OWNER)), "partitions belong to the owner of the log")
-    steps.add(sql(_TABLESPACE, log=log), "new partitions go to the tablespace of the log")
-    detach = sql("ALTER TABLE {schema}.audit_log_data DETACH PARTITION {past}", past=past, **place)
-    steps.add(detach, "the place for older rows gives way to periods")
-    periods = months(oldest, found[0].first)
-    for start, end in periods:
-        table = Identifier.of(schema, f"audit_log_{start:%Y_%m}")
-        create = sql("CREATE TABLE {table} (LIKE {schema}.audit_log_data INCLUDING ALL)", table=table, **place)
-        steps.add(create, f"period {start:%Y-%m} of the history is missing", "missing")
-        steps.add(sql(STATEMENT_GUARD, table=table, **place), "it refuses changes")
-        enable = sql("ALTER TABLE {table} ENABLE ALWAYS TRIGGER dbfleet_audit_guard", table=table)
-        steps.add(enable, "it refuses changes from replicas too")
-        steps.add(_attach(table, Literal(_utc(start)), Literal(_utc(end)), place), f"the period from {start}")
-    upper = Literal(_utc(periods[0][0]))
-    steps.add(_attach(past, sql("MINVALUE"), upper, place), "a place for rows from before the first period")
-    steps.add(sql("RESET ROLE"), "back to the login")
 
 
 def _utc(day: date) -> str:
