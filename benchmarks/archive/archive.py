@@ -19,6 +19,7 @@ import typing as t
 from controller import Controller, Run, processor_of_children
 from databases import Database
 from local_postgresql import LocalPostgresql
+from measuring import say
 from old_months import copy_partitions, old_months, partitions
 from running import CACHE
 
@@ -227,11 +228,6 @@ def spread(values: t.Sequence[float], form: str) -> str:
     """Return median and range."""
     low, middle, high = (form.format(value) for value in (min(values), statistics.median(values), max(values)))
     return f"{middle} ({low} to {high})"
-
-
-def say(text: str) -> None:
-    """Show progress."""
-    print(f"  {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import json
 import os
 import pathlib
 import sys
-import time
 
 import rounds
+from measuring import say
 
 #: One module each: its ``tables(options, say)`` measures.
 ENGINES = ("postgresql", "mariadb")
@@ -52,14 +52,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
     return parser.parse_args()
-
-
-BEGAN = time.monotonic()
-
-
-def say(text: str) -> None:
-    """Show progress."""
-    print(f"  {time.monotonic() - BEGAN:4.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from databases import Database, fetch
 from filled_log import trail_of_months
 from investigations import investigations
 from local_postgresql import LocalPostgresql
+from measuring import say
 from plans import Plan, plan_of
 from price import price_of_a_change
 from running import CACHE, run_module
@@ -124,11 +125,6 @@ def log_size(log: Database) -> int:
     return log.value(
         "SELECT sum(pg_table_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'audit.audit_log_data'::regclass"
     )
-
-
-def say(text: str) -> None:
-    """Show progress."""
-    print(f"  {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

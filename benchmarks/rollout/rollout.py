@@ -14,6 +14,7 @@ import typing as t
 
 from databases import Database
 from local_postgresql import LocalPostgresql
+from measuring import expect, say
 from running import CACHE, ROOT, ModuleResult, run_module, run_playbook
 
 SITE = ROOT / "playbooks" / "site.yml"
@@ -198,17 +199,6 @@ def moment(text: str) -> datetime.datetime:
 def run(database: Database, module: str, **options: t.Any) -> ModuleResult:
     """Run one of our modules by itself."""
     return run_module(module, **database.login, **options)
-
-
-def expect(holds: object, what: str) -> None:
-    """End the benchmark when what it measures is not what it says."""
-    if not holds:
-        raise SystemExit(f"benchmarks/rollout: {what}")
-
-
-def say(text: str) -> None:
-    """Show progress."""
-    print(f"  {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import typing as t
 
 import yaml
 from clusters import TABLES, Clusters
+from measuring import expect, say
 from running import CACHE, ROOT, private_environment
 from watch import HEAD, Command, run
 
@@ -196,17 +197,6 @@ def table(head: str, rows: t.Sequence[t.Sequence[str]]) -> str:
     """Return a table for a page."""
     lines = [f"| {head} |", f"|{'---|' * (head.count('|') + 1)}", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines) + "\n"
-
-
-def expect(holds: object, what: str) -> None:
-    """End the benchmark when what it measures is not what it says."""
-    if not holds:
-        raise SystemExit(f"benchmarks/scale: {what}")
-
-
-def say(text: str) -> None:
-    """Show progress."""
-    print(f"  {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

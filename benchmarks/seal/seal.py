@@ -15,6 +15,7 @@ from auditing import install_trail, rollout, wanted
 from databases import Database
 from index_price import price_of_the_index
 from local_postgresql import LocalPostgresql
+from measuring import say
 from memory import highest_memory
 from rates import WINDOW, rates
 from running import CACHE
@@ -122,11 +123,6 @@ def space(db: Database, sealer: Sealer) -> str:
     lines = sealer.ledger.read_bytes().count(b"\n")
     ledger = sealer.ledger.stat().st_size
     return f"{size / int(rows):.1f} bytes a record; ledger: {lines} seals of {ledger / lines:.0f} bytes"
-
-
-def say(text: str) -> None:
-    """Show progress."""
-    print(f"  {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
