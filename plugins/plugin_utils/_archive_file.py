@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import hashlib
 import io
@@ -23,6 +22,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive
     split,
 )
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import Entry, ranges
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.transport import received
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import CHUNK, Place
 
 
@@ -44,7 +44,7 @@ class Upload:
 
     def add(self, part: Mapping[str, Any]) -> None:
         """Take the part that a host has sent."""
-        data = base64.b64decode(part["data"])
+        data = received(part["data"])
         self._file.write(data)
         self.sha256.update(data)
         self.size += len(data)

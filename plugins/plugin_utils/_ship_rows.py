@@ -10,8 +10,6 @@ from then on every row is proven by itself, and no more of a block is in memory 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import gzip
 import hashlib
 import io
@@ -25,6 +23,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import ROW_ID, split
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import ARCHIVE, ROWS, Entry, Seal, within
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal_step import BLOCK_IDS
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.transport import received
 
 #: Seals that one call asks for at most: there may be many of few rows.
 SEALS = 500
@@ -126,7 +125,7 @@ class Blocks:
                 f"seal {seal.number} of the ledger is not in the database: it was restored to an earlier time, or "
                 "seals were removed; verify says more"
             )
-        check = BlockCheck(seal, _decoded(part["leaves"]), self._accepted.get(seal.number, {}))
+        check = BlockCheck(seal, received(part["leaves"]), self._accepted.get(seal.number, {}))
         sure = False
         while True:
             try:
@@ -180,19 +179,5 @@ class Blocks:
 
 def _lines(part: Mapping[str, Any]) -> Iterator[bytes]:
     """Give the lines of a part, a piece of it decompressed at a time."""
-    data = _decoded(part["data"])
+    data = received(part["data"])
     return split(gzip.GzipFile(fileobj=io.BytesIO(data))) if data else iter(())
-
-
-def _decoded(text: str) -> bytes:
-    """Return what base64 stands for.
-
-    :raises AuditError: when somebody has put something else into it, which is not what was sealed then.
-    """
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise AuditError(
-            "the rows did not come as the host has sent them: Ansible hides passwords wherever it finds them in an "
-            "answer, and one of a few characters is found in any; give the login a longer login_password"
-        ) from None

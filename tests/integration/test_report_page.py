@@ -171,8 +171,9 @@ def test_every_chart_shows_the_numbers_of_the_model(visit: t.Callable[..., Page]
         figure.locator("svg").evaluate("node => node.querySelectorAll('.mark').forEach((mark) => mark.remove())")
         assert figure.screenshot() != drawn
         figure.locator("summary").click()
-        cells = figure.locator("tbody td.number").all_inner_texts()
-        assert cells == [f"{value:,}" for value in values]
+        cells = figure.locator("tbody td.number")
+        cells.first.wait_for()
+        assert cells.all_inner_texts() == [f"{value:,}" for value in values]
 
     summary = model["summary"]
     marks = page.locator(".posture .mark")

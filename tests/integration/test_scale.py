@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from auditing import rollout, trail_database
 from databases import Database
+from event_reading import wait_until
 from fleet import HOST, audited, inventory, lines, play
 from local_postgresql import LocalPostgresql
 from running import COLLECTIONS, ROOT, PlaybookResult, private_environment
@@ -32,7 +33,15 @@ def databases(pg: LocalPostgresql) -> t.Iterator[list[Database]]:
             database.execute("CREATE TABLE patients (id int PRIMARY KEY, ssn text)")
             rollout(database, policies=policies(number))
             database.execute(f"INSERT INTO users SELECT generate_series(1, {number})")
+            counted(database, number)
         yield [one, two]
+
+
+def counted(database: Database, rows: int) -> None:
+    """Wait for the server's statistics, which reports estimate sizes from; a session tells of its work when it ends."""
+    database.disconnect()
+    inserted = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relid = 'users'::regclass"
+    wait_until(lambda: database.value(inserted) == rows)
 
 
 def policies(number: int) -> list[dict[str, t.Any]]:

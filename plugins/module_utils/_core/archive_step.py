@@ -9,7 +9,6 @@ Rows leave the host in the answers, compressed, so that nothing of the log touch
 
 from __future__ import annotations
 
-import base64
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -179,7 +178,7 @@ def _export(step: Mapping[str, Any], own: Callable[[], Any]) -> list[dict[str, A
 
 
 def _part(store: ArchiveStore, period: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """Return `data` (base64), how many `rows` are in it, the last id (`after`), and whether the file is `complete`."""
+    """Return `data`, how many `rows` are in it, the last id (`after`), and whether the file is `complete`."""
     part, after, complete = Part(size), int(period["after"]), True
     try:
         for until in _windows(store.bounds_of(period, after), after):
@@ -235,8 +234,7 @@ class Part:
         if self._rows:
             self._data += self._member.flush()
         last = ROW_ID.match(self._last)
-        data = base64.b64encode(self._data).decode()
-        return {"data": data, "rows": self._rows, "after": int(last[1]) if last else after}
+        return {"data": bytes(self._data), "rows": self._rows, "after": int(last[1]) if last else after}
 
     def _compress(self) -> None:
         if self._lines:

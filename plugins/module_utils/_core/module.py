@@ -15,6 +15,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from .errors import AuditError
 from .plan import Failure, Plan
 from .sql import Quoter
+from .transport import transported
 
 LOCK_SPEC: dict[str, Any] = {
     "lock_timeout": {"type": "float", "default": 2.0},
@@ -131,7 +132,8 @@ class AuditModule(AnsibleModule):
             shown["after"] = shown.get("after", "") + after
 
     def _finished(self) -> dict[str, Any]:
-        return {**self.results, "seconds": round(time.monotonic() - self.started, 3)}
+        results = transported(self.results, self.no_log_values)
+        return {**results, "seconds": round(time.monotonic() - self.started, 3)}
 
 
 def _raise_required(plan: Plan, failures: Sequence[Failure], database: str) -> None:

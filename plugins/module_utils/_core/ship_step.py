@@ -10,7 +10,6 @@ are the database's word, which the ledger's hash of all of them proves or refute
 
 from __future__ import annotations
 
-import base64
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, Protocol
@@ -104,7 +103,7 @@ def run(module: AuditModule, session: Any, stores: Stores) -> None:
 def _blocks(step: Mapping[str, Any], store: ShipStore) -> list[dict[str, Any]]:
     """Answer with the rows of seals, one seal after the other, until there is no more room.
 
-    A seal has its `number`, `leaves` (base64; none of a seal that is not there, or whose rows are asked for from
+    A seal has its `number`, `leaves` (none of a seal that is not there, or whose rows are asked for from
     `after` an id on), and what a part of an archive has: `data`, `rows`, `after`, `complete`.
     """
     if step.get("sure"):
@@ -114,8 +113,7 @@ def _blocks(step: Mapping[str, Any], store: ShipStore) -> list[dict[str, Any]]:
     for block in step["blocks"]:
         number = int(block["number"])
         part = _part(store, block, room)
-        known = leaves.get(number)
-        answer.append({"number": number, "leaves": known and base64.b64encode(known).decode(), **part})
+        answer.append({"number": number, "leaves": leaves.get(number), **part})
         room -= len(part["data"])
         if room <= 0 or not part["complete"]:
             break
