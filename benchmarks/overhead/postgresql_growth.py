@@ -8,6 +8,7 @@ import typing as t
 
 import rounds
 from auditing import rollout, wanted
+from databases import Database
 from filled_log import trail_of_months
 from local_postgresql import LocalPostgresql
 from postgresql_contenders import Ours
@@ -28,15 +29,14 @@ class OursWithRecords(Ours):
         super().__init__(*args, policy={}, **kwargs)
         self.length = records
 
-    def prepare(self) -> None:
-        """Fill a log, then make it the one of the default trail and audit the tables."""
-        self.database = trail_of_months(self.server, self.length, 1)
-        make_tables(self.database, self.shape, self.extent)
-        self.install()
-        self.session = self.database.connect()
+    def make_database(self) -> Database:
+        """Return one whose log is full."""
+        database = trail_of_months(self.server, self.length, 1)
+        make_tables(database, self.shape, self.extent)
+        return database
 
     def install(self) -> None:
-        """Bring back the indexes without which the log was filled."""
+        """Make the log the one of the default trail, with the indexes that it was filled without, and audit the tables."""
         run_module("postgresql_audit_trail", **self.database.login)
         rollout(self.database, policies=[wanted("public.item", "public.batch")])
 

@@ -123,10 +123,14 @@ class Audited:
 
     def prepare(self) -> None:
         """Make the database and install the audit."""
-        self.database = Database(self.server, template=f"shape_{self.shape}")
+        self.database = self.make_database()
         self.install()
         self.database.execute(_RIGHTS)
         self.session = self.database.connect()
+
+    def make_database(self) -> Database:
+        """Return the database, with its tables."""
+        return Database(self.server, template=f"shape_{self.shape}")
 
     def install(self) -> None:
         """Install the audit on the tables item and batch."""
