@@ -36,7 +36,7 @@ class OursWithRecords(Ours):
         return database
 
     def install(self) -> None:
-        """Make the log the one of the default trail, with the indexes that it was filled without, and audit the tables."""
+        """Make the default trail of it, with the indexes that it was filled without, and audit the tables."""
         run_module("postgresql_audit_trail", **self.database.login)
         rollout(self.database, policies=[wanted("public.item", "public.batch")])
 
