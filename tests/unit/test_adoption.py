@@ -19,14 +19,18 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.adoption impor
     recognise,
     written,
 )
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.adoption_columns import map_columns, obstacle
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.adoption_columns import (
+    disorder,
+    map_columns,
+    obstacle,
+)
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.adoption_import import (
     Pending,
     batches,
     months,
     pending_of,
-    rules,
 )
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.adoption_rules import rules
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy import parse_policies
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_checks import Context, server_checks
@@ -87,6 +91,9 @@ def test_a_log_is_known_by_its_columns_or_its_name(columns: dict[str, str], name
         ({"id": "number", "account": "number", "amount": "other"}, "gl_journal", False),
         ({"id": "number", "action": "other", "record": "jsonb", "created_at": "zoned"}, "medical_history", False),
         ({"id": "number", "event_type": "other", "payload": "jsonb", "created_at": "zoned"}, "outbox", False),
+        # What a row became is what it is.
+        ({"id": "number", "action": "other", "new_data": "jsonb", "created_at": "zoned"}, "patient_log", True),
+        ({**GUIDE, "old_data": "other", "record": "jsonb"}, "audit_log", True),
     ],
 )
 def test_patterns_pass_by_only_what_repeats_other_tables(columns: dict[str, str], name: str, repeats: bool) -> None:
@@ -110,6 +117,54 @@ def test_columns_are_found_by_the_names_that_guides_give_them() -> None:
             map_columns(columns, given, "log")
 
 
+def test_rows_are_numbered_by_what_ascends_and_not_by_what_is_called_id() -> None:
+    columns = {**GUIDE, "history_id": "number"}
+    doubts = disorder(
+        {
+            "id": {"nullable": False, "unique": False, "counted": False, "unsteady": None},
+            "history_id": {"nullable": False, "unique": False, "counted": True, "unsteady": None},
+        }.items()
+    )
+    assert map_columns(columns, {}, "log", doubts)["id"] == "history_id"
+    assert map_columns(columns, {"id": "id"}, "log", doubts)["id"] == "id"
+    assert "column id is neither numbered" in str(obstacle(GUIDE, map_columns(GUIDE, {}, "log", doubts), 1, doubts))
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        ({}, None),
+        ({"unique": False}, None),
+        ({"counted": False}, None),
+        ({"unique": False, "counted": False}, "nor unique"),
+        ({"nullable": True}, "may be NULL"),
+        ({"unsteady": "public.seq"}, "public.seq with another CACHE"),
+    ],
+)
+def test_why_a_number_does_not_ascend(number: dict[str, t.Any], reason: str | None) -> None:
+    usual = {"nullable": False, "unique": True, "counted": True, "unsteady": None}
+    found = disorder([("id", {**usual, **number})]).get("id")
+    assert (found is None) if reason is None else (reason in str(found))
+
+
+def test_what_writes_to_a_part_of_a_log_writes_to_the_log() -> None:
+    whole, middle, part = (("public", name) for name in ("audit_log", "audit_log_2026", "audit_log_2026_11"))
+    relations = {
+        whole: Relation(*whole, GUIDE, 1),
+        middle: Relation(*middle, GUIDE, 1, ancestors=frozenset([whole])),
+        part: Relation(*part, GUIDE, 1, ancestors=frozenset([whole, middle])),
+    }
+    writers = [
+        writer("INSERT INTO audit_log VALUES (1)", "patient"),
+        writer("INSERT INTO audit_log_2026 VALUES (NEW.*)", "audit_log"),
+        writer("INSERT INTO audit_log_2026_11 VALUES (1)", "bed"),
+    ]
+    (log,) = recognise(writers, relations, str.lower)
+    assert (log.key, log.tables, log.triggers) == (whole, (("public", "bed"), ("public", "patient")), 2)
+    # Without triggers that write to the whole, the parts are logs.
+    assert [one.key for one in recognise(writers[2:], relations, str.lower)] == [part]
+
+
 @pytest.mark.parametrize(
     ("change", "tables", "reason"),
     [
@@ -129,10 +184,8 @@ def test_why_a_log_cannot_be_imported(change: dict[str, str | None], tables: int
 
 
 def rule(policy: dict[str, t.Any], keys: set[str], table: Table | None = None, schema: str | None = "public") -> t.Any:
-    log = ForeignLog("home_made", Relation("public", "audit_log", GUIDE, 1), (("public", "card"),), 1)
-    pending = Pending(log, 0, 1, keys={(schema, "card"): keys})
     tables = {("public", "card"): table} if table else {}
-    return rules(pending, parse_policies([{"tables": ["public.c*"], **policy}], "shop"), tables)[0]
+    return rules({(schema, "card"): keys}, parse_policies([{"tables": ["public.c*"], **policy}], "shop"), tables)[0]
 
 
 def test_what_a_policy_masks_is_masked_in_history_too() -> None:
@@ -163,7 +216,20 @@ def test_a_key_that_is_masked_is_not_taken_from_the_log() -> None:
     assert rule(hashed, {"ssn"}, Table()).plain_key
     # The table is gone: nobody knows what its key was.
     assert not rule(hashed, {"ssn"}).plain_key
+    assert not rule({}, {"token"}).plain_key
     assert rule({}, {"ssn"}).plain_key
+    # No image need have it.
+    assert not rule({}, {"owner"}, Table(key=("card_number",))).plain_key
+
+
+def test_of_a_table_that_is_left_out_on_purpose_no_value_is_taken() -> None:
+    policy = {"exclude": ["public.card"], "columns": {"redact": ["name"]}}
+    for table, schema in ((Table(), "public"), (None, "public"), (None, None)):
+        found = rule(policy, {"id", "note"}, table, schema)
+        assert (found.leave_out, found.key, found.plain_key, found.excluded) == (("id", "note"), (), False, True)
+    # One that no policy speaks of may hold what they mask elsewhere.
+    other = rule({"tables": ["public.patient"], "columns": {"redact": ["name"]}}, {"id", "Name"}, Table())
+    assert (other.redact, other.leave_out, other.excluded) == (("Name",), (), False)
 
 
 def test_batches_follow_one_another_and_are_not_too_many() -> None:

@@ -55,12 +55,16 @@ class Relation:
 
     :ivar columns: kind by name; see adoption_columns.obstacle().
     :ivar rows: how many it has, as the server estimates it.
+    :ivar unordered: see adoption_columns.obstacle().
+    :ivar ancestors: the tables that it is a partition or an inheritance child of.
     """
 
     schema: str
     name: str
     columns: Mapping[str, str]
     rows: int
+    unordered: Mapping[str, str] = field(default_factory=dict)
+    ancestors: frozenset[Name] = frozenset()
 
     @property
     def title(self) -> str:
@@ -151,6 +155,7 @@ def recognise(
             target = next((name for name in candidates if name in relations), None)
             if target and writer not in on.setdefault(target, []):
                 on[target].append(writer)
+    _merge_parts(on, relations)
     logs = []
     for target, found in sorted(on.items()):
         said = (given or {}).get(relations[target].title)
@@ -160,18 +165,26 @@ def recognise(
     return logs
 
 
+def _merge_parts(on: dict[Name, list[Writer]], relations: Mapping[Name, Relation]) -> None:
+    """Count what writes to a part of a table as writing to the table, which is read with all of its parts."""
+    for part in list(on):
+        whole = max(relations[part].ancestors & set(on), key=lambda name: -len(relations[name].ancestors), default=None)
+        if whole:
+            on[whole] += [writer for writer in on.pop(part) if writer not in on[whole]]
+
+
 def _log(relation: Relation, writers: Sequence[Writer], given: Mapping[str, str] | None) -> ForeignLog:
     tables = sorted({table for writer in writers for table in writer.on} - {(relation.schema, relation.name)})
-    mapping = map_columns(relation.columns, given or {}, relation.title)
+    mapping = map_columns(relation.columns, given or {}, relation.title, relation.unordered)
     kind = next((name for name, columns in _TOOLS.items() if columns <= set(relation.columns)), HOME_MADE)
     names = [name for _schema, name in tables]
     twice = sorted({name for name in names if names.count(name) > 1})
-    reason = obstacle(relation.columns, mapping, len(tables))
+    reason = obstacle(relation.columns, mapping, len(tables), relation.unordered)
     if kind == "table_log":
         reason = "it has two rows of a change, and the columns of the table in place of JSON"
     elif reason is None and twice and "schema_name" not in mapping:
         reason = f"it does not say of which schema the changed table is, and several have {twice[0]}"
-    triggers = sum(writer.triggers for writer in writers)
+    triggers = sum(writer.triggers for writer in writers if set(writer.on) - {(relation.schema, relation.name)})
     return ForeignLog(kind, relation, tuple(tables), triggers, mapping, reason)
 
 

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from .errors import AuditError
 
@@ -51,10 +53,15 @@ DOCUMENTS = ("json", "jsonb", "hstore")
 _IMAGES = ("old_values", "new_values", "row_values")
 
 
-def map_columns(columns: Mapping[str, str], given: Mapping[str, str], where: str) -> dict[str, str]:
+def map_columns(
+    columns: Mapping[str, str],
+    given: Mapping[str, str],
+    where: str,
+    unordered: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
     """Return the column for each of :data:`ROLES` that a log has one for.
 
-    :param columns: kind by name, as :func:`obstacle` takes it.
+    :param columns: kind by name, and `unordered`, as :func:`obstacle` takes them.
     :param given: what the user says; an empty name keeps a column that would be found from being taken.
     :raises AuditError: for a role that there is not, or a column that the log does not have.
     """
@@ -66,9 +73,12 @@ def map_columns(columns: Mapping[str, str], given: Mapping[str, str], where: str
         if role in given:
             found.update(_given(columns, role, given[role], where))
             continue
-        candidate = next((by_name[name] for name in names if name in by_name), None)
-        if candidate is not None:
-            found[role] = candidate
+        candidates = [by_name[name] for name in names if name in by_name]
+        if role == "id":
+            # What is called id may be that of the patient.
+            candidates.sort(key=lambda name: columns[name] != "number" or name in unordered)
+        if candidates:
+            found[role] = candidates[0]
     for role in given:
         if role not in ROLES:
             raise AuditError(f"adopt_columns: {where}: {role!r} is none of {', '.join(ROLES)}")
@@ -91,20 +101,47 @@ def is_log(name: str, mapping: Mapping[str, str]) -> bool:
 
 
 def repeats(columns: Mapping[str, str], mapping: Mapping[str, str]) -> bool:
-    """Tell whether a log holds what other tables held before: what a patient's history or a bank's journal does not.
+    """Tell whether a log holds what other tables hold or held: what a patient's history or a bank's journal does not.
 
     :param columns: kind by name, as :func:`obstacle` takes it.
     """
-    before = [columns[mapping[role]] for role in ("old_values", "row_values") if role in mapping]
-    return {"action", "changed_at"} <= set(mapping) and any(kind in DOCUMENTS for kind in before)
+    images = [mapping[role] for role in ("old_values", "row_values") if role in mapping]
+    after = mapping.get("new_values", "")
+    # A document that is called `record` may be what an application lives on.
+    if "table_name" in mapping or after.lower().startswith(("new", "after")):
+        images.append(after)
+    return {"action", "changed_at"} <= set(mapping) and any(columns.get(image) in DOCUMENTS for image in images)
 
 
-def obstacle(columns: Mapping[str, str], mapping: Mapping[str, str], tables: int) -> str | None:
+def disorder(numbers: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Return why whole numbers do not ascend from row to row for certain, by their columns; see :func:`obstacle`.
+
+    :param numbers: of each its column, and whether it is `nullable`, `unique` by itself, `counted` by the server, and
+        the sequence that does so out of order, if any (`unsteady`).
+    """
+    found = {}
+    for column, number in numbers:
+        if number["nullable"]:
+            found[column] = "may be NULL"
+        elif number["unsteady"]:
+            found[column] = f"is numbered by {number['unsteady']} with another CACHE or INCREMENT than 1"
+        elif not (number["counted"] or number["unique"]):
+            found[column] = "is neither numbered by the server nor unique"
+    return found
+
+
+def obstacle(
+    columns: Mapping[str, str],
+    mapping: Mapping[str, str],
+    tables: int,
+    unordered: Mapping[str, str] = MappingProxyType({}),
+) -> str | None:
     """Return why the rows of a log cannot be imported, or None.
 
     :param columns: what each column is: `number`, `time` (of one zone), `zoned` (a moment), one of
-        :data:`DOCUMENTS`, or `other`.
+        :data:`DOCUMENTS`, `binary`, or `other`.
     :param tables: how many tables are known to be recorded in it.
+    :param unordered: of each whole number that does not ascend from row to row for certain, why not.
     """
     missing = [f"{role} ({what})" for role, what in _REQUIRED.items() if role not in mapping]
     images = [mapping[role] for role in _IMAGES if role in mapping]
@@ -114,6 +151,11 @@ def obstacle(columns: Mapping[str, str], mapping: Mapping[str, str], tables: int
         return f"no column is known to be {', '.join(missing)}; name them in adopt_columns"
     if columns[mapping["id"]] != "number":
         return f"column {mapping['id']} is no whole number, by which rows that are new could be told"
+    if mapping["id"] in unordered:
+        return (
+            f"column {mapping['id']} {unordered[mapping['id']]}, so that rows that are new could not be told by it; "
+            "change that, or name the column that numbers the rows as `id` in adopt_columns"
+        )
     if columns[mapping["changed_at"]] not in ("time", "zoned"):
         return f"column {mapping['changed_at']} is no date and time"
     for column in images:

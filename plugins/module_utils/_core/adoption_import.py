@@ -11,19 +11,18 @@ and moves in the transaction of the batch, so that a run that was cut off is car
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, ClassVar
 
 from .adoption import ForeignLog, Name
+from .adoption_rules import Rule, rules
 from .coverage import in_force
 from .errors import AuditError
 from .plan import Plan, Transaction
-from .policy import Policy, is_sensitive, parse_policies
+from .policy import Policy, parse_policies
 from .policy_versions import StoredPolicy
-from .selection import Table, policy_for
 from .sql import Identifier, Joined, Literal, Sql, sql
 
 #: What a policy's stored definition has when it stands for rows that were imported, and nothing else can have.
@@ -85,85 +84,6 @@ def pending_of(log: ForeignLog, reached: str | None, first: int | None, last: in
     return Pending(log, after, after if last is None else max(after, last))
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What is to be done to the images of one table's rows.
-
-    :ivar key: the columns that identify a row, where the table is still there.
-    :ivar plain_key: whether the log's own word for the key may be taken where an image does not have it.
-    """
-
-    schema: str | None
-    table: str
-    redact: tuple[str, ...]
-    hash: tuple[str, ...]
-    leave_out: tuple[str, ...]
-    key: tuple[str, ...]
-    plain_key: bool
-
-    def plain(self) -> dict[str, Any]:
-        """Return it as the server reads it."""
-        return {
-            "schema_name": self.schema,
-            "table_name": self.table,
-            **{name: list(getattr(self, name)) for name in ("redact", "hash", "leave_out", "key")},
-            "plain_key": self.plain_key,
-            "plain": not (self.redact or self.hash),
-        }
-
-
-def rules(pending: Pending, policies: Sequence[Policy], tables: Mapping[Name, Any]) -> list[Rule]:
-    """Return the rule for each table that the rows name; default names are redacted whatever a policy says."""
-    return [
-        _rule(schema, name, keys, policies, tables)
-        for (schema, name), keys in sorted(pending.keys.items(), key=lambda item: (item[0][0] or "", item[0][1]))
-    ]
-
-
-def _rule(
-    schema: str | None, name: str, columns: Collection[str], policies: Sequence[Policy], tables: Mapping[Name, Table]
-) -> Rule:
-    table: Any = tables.get((schema or "", name))
-    policy = _policy(schema, name, table, policies, tables)
-    # The log may call the columns by other letters than the table does.
-    hashed = _spelled(policy.hash if policy else (), columns)
-    left_out = _spelled(policy.excluded_columns if policy else (), columns)
-    if policy and policy.only:
-        left_out = set(columns) - set(policy.only)
-    named = _spelled(policy.redact if policy else (), columns)
-    if not table:
-        # It may be a table that is there, by another name.
-        others = (name for one in policies for name in (*one.redact, *one.hash, *one.excluded_columns))
-        named |= (_spelled(tuple(others), columns) & set(columns)) - hashed - left_out
-    redact = named | {column for column in columns if is_sensitive(column) and column not in hashed}
-    key = tuple(table.key) if table else ()
-    hidden = named | hashed | left_out
-    plain_key = not (hidden.intersection(key) if key else hidden)
-    return Rule(schema, name, *(tuple(sorted(names)) for names in (redact, hashed, left_out)), key, plain_key)
-
-
-def _spelled(names: Collection[str], columns: Collection[str]) -> set[str]:
-    """Return names of columns with every other way in which images spell them."""
-
-    def folded(name: str) -> str:
-        return re.sub(r"[\W_]", "", name.casefold())
-
-    wanted = {folded(name) for name in names}
-    return {*names, *(column for column in columns if folded(column) in wanted)}
-
-
-def _policy(
-    schema: str | None, name: str, table: Any, policies: Sequence[Policy], tables: Mapping[Name, Table]
-) -> Policy | None:
-    """Return the policy of a table, of a partition that of its root; without a schema, the first by the name."""
-    if schema is None:
-        # regexes: those of the schema and of the table.
-        return next(
-            (policy for policy in policies if any(re.match(one.regexes[1], name) for one in policy.tables)), None
-        )
-    return policy_for(table.root if table and table.root else (schema, name), policies, tables)
-
-
 def batches(pending: Pending) -> Iterator[tuple[int, int]]:
     """Return the ids of each batch: after the one, up to the other."""
     step = max(_BATCH, -((pending.after - pending.until) // _BATCHES))
@@ -213,11 +133,19 @@ class Origin:
 
 
 def origins(logs: Sequence[ForeignLog], stored: Sequence[StoredPolicy]) -> dict[str, Origin]:
-    """Return the origin of the rows of each log, by its name."""
-    known = {
-        policy.definition[IMPORTED]["log"]: policy.policy_id for policy in stored if policy.definition.get(IMPORTED)
-    }
-    found = {log.title: Origin(known[log.title], True) for log in logs if log.title in known}
+    """Return the origin of the rows of each log, by its name.
+
+    :raises AuditError: for a log that has been imported by the numbers of another column.
+    """
+    known = {policy.definition[IMPORTED]["log"]: policy for policy in stored if policy.definition.get(IMPORTED)}
+    for log in logs:
+        before = known[log.title].definition[IMPORTED]["columns"]["id"] if log.title in known else log.mapping["id"]
+        if before != log.mapping["id"]:
+            raise AuditError(
+                f"{log.title} has been imported by the numbers in {before}; by those in {log.mapping['id']}, rows "
+                f"would come twice or not at all. Name it in adopt_columns: {{{log.title}: {{id: {before}}}}}"
+            )
+    found = {log.title: Origin(known[log.title].policy_id, True) for log in logs if log.title in known}
     next_id = max((policy.policy_id for policy in stored), default=0) + 1
     for log in logs:
         if log.title not in found:
@@ -291,7 +219,7 @@ class Importer:
             of_database = tables()
             for pending in found:
                 origin = found_origins[pending.log.title]
-                self._plan_log(plan, pending, origin, rules(pending, policies, of_database))
+                self._plan_log(plan, pending, origin, rules(pending.keys, policies, of_database))
         return plan
 
     def _plan_log(self, plan: Plan, pending: Pending, origin: Origin, of_tables: Sequence[Rule]) -> None:

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .._core.adoption import ForeignLog, Name, Relation, Writer, recognise, written
+from .._core.adoption_columns import disorder
 from .accounts import WRITER
 from .column import JSON_CHECKS
 from .session import Session
@@ -25,6 +27,8 @@ ORDER BY t.trigger_schema, t.event_object_table, t.trigger_name
 
 _COLUMNS = """
 SELECT c.table_schema AS `schema`, c.table_name AS `table`, c.column_name AS name, LOWER(c.data_type) AS kind,
+       c.is_nullable = 'YES' AS nullable, c.column_key AS `key`,
+       c.extra LIKE '%%auto_increment%%' OR COALESCE(c.column_default, '') LIKE 'nextval(%%' AS counted,
        t.table_rows AS `rows`
 FROM information_schema.tables AS t
 JOIN information_schema.columns AS c ON c.table_schema = t.table_schema AND c.table_name = t.table_name
@@ -37,6 +41,7 @@ _KINDS = {
     "datetime": "time",
     "timestamp": "zoned",
     "json": "json",
+    **dict.fromkeys(("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"), "binary"),
 }
 
 
@@ -60,9 +65,19 @@ def _relations(session: Session, names: Iterable[Name]) -> dict[Name, Relation]:
         checks = {(row["schema"], row["table"], row["clause"].lower()) for row in session.all(JSON_CHECKS)}
     columns: dict[Name, dict[str, str]] = {}
     rows: dict[Name, Any] = {}
-    for row in session.all(_COLUMNS, {"names": [tuple(name) for name in names]}):
+    numbers: dict[Name, dict[str, dict[str, Any]]] = {}
+    found_columns = session.all(_COLUMNS, {"names": [tuple(name) for name in names]})
+    of_key = Counter((row["schema"], row["table"]) for row in found_columns if row["key"] == "PRI")
+    for row in found_columns:
         key = (row["schema"], row["table"])
         is_json = (*key, f"json_valid({session.identifier(row['name'])})".lower()) in checks
         columns.setdefault(key, {})[row["name"]] = "json" if is_json else _KINDS.get(row["kind"], "other")
+        if columns[key][row["name"]] == "number":
+            unique = row["key"] == "UNI" or (row["key"] == "PRI" and of_key[key] == 1)
+            number = {name: bool(row[name]) for name in ("nullable", "counted")}
+            numbers.setdefault(key, {})[row["name"]] = {**number, "unique": unique, "unsteady": None}
         rows[key] = row["rows"]
-    return {key: Relation(*key, found, int(rows[key] or 0)) for key, found in columns.items()}
+    return {
+        key: Relation(*key, found, int(rows[key] or 0), disorder(numbers.get(key, {}).items()))
+        for key, found in columns.items()
+    }

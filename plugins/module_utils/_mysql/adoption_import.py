@@ -13,7 +13,8 @@ from datetime import date
 from typing import Any
 
 from .._core.adoption import ForeignLog
-from .._core.adoption_import import Importer, Origin, Pending, Rule, action_case, months
+from .._core.adoption_import import Importer, Origin, Pending, action_case, months
+from .._core.adoption_rules import Rule, in_words
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
@@ -23,6 +24,9 @@ from .session import Session
 from .text import text
 from .trail_catalog import TrailCatalog
 from .trail_tables import LOG, NAMED_ID
+
+#: Periods that one statement makes.
+_PERIODS = 12
 
 #: Seconds to wait for transactions that may still add a row below the last id.
 _PATIENCE = 10
@@ -55,8 +59,16 @@ _ROWS = """
 
 # None without names in which to look for what a policy redacts.
 _IMAGE = """
-CASE JSON_TYPE(s.{column}) WHEN 'OBJECT' THEN {value} WHEN 'NULL' THEN NULL
-           ELSE JSON_OBJECT('omitted', 'not an object', 'sha256', SHA2(s.{column}, 256)) END AS {role}"""
+CASE WHEN s.{column} IS NULL OR JSON_TYPE(s.{column}) = 'NULL' THEN NULL
+           WHEN JSON_TYPE(s.{column}) = 'OBJECT'{distinct} THEN {value}
+           ELSE JSON_OBJECT('omitted', 'not an object, or a name twice',
+             'sha256', SHA2(s.{column}, 256)) END AS {role}"""
+
+# MariaDB keeps a document as it was written, and masks only the first of two values of the same name.
+_DISTINCT = """
+             AND JSON_LENGTH(s.{column}) = (
+               SELECT COUNT(DISTINCT CONVERT(k.name USING utf8mb4) COLLATE utf8mb4_bin)
+               FROM JSON_TABLE(JSON_KEYS(s.{column}), '$[*]' COLUMNS (name VARCHAR(255) PATH '$')) AS k)"""
 
 # As text: MariaDB calls two extracts of the same text different.
 _CHANGED = """
@@ -143,14 +155,14 @@ class _Importer(Importer):
         if oldest >= first or self.read(sql(_HELD, **self.place))[0]["held"]:
             return
         periods = months(oldest, first)
-        bounds = [("p_past", periods[0][0]), *((f"p{start:%Y_%m}", end) for start, end in periods)]
-        partitions = tuple(
-            sql("PARTITION {name} VALUES LESS THAN ({end})", name=Identifier.of(name), end=Literal(f"{end} 00:00:00"))
-            for name, end in bounds
-        )
-        statement = sql(_REORGANIZE, partitions=Joined(", ", partitions), **self.place)
         steps = plan.transaction("periods of the history", required=True)
-        steps.add(statement, "periods of the history are missing", "missing")
+        # Whoever changes an audited table waits for each statement, and gets in between two of them.
+        for end in range(len(periods), 0, -_PERIODS):
+            part = periods[max(end - _PERIODS, 0) : end]
+            bounds = [("p_past", part[0][0]), *((f"p{start:%Y_%m}", until) for start, until in part)]
+            partitions = tuple(_partition(name, until) for name, until in bounds)
+            statement = sql(_REORGANIZE, partitions=Joined(", ", partitions), **self.place)
+            steps.add(statement, f"periods of the history from {part[0][0]:%Y-%m} are missing", "missing")
 
     def copy(
         self, transaction: Transaction, pending: Pending, origin: Origin, rules: Sequence[Rule], after: int, until: int
@@ -160,7 +172,7 @@ class _Importer(Importer):
         reached = sql(_SET_REACHED, name=Literal(origin.setting), until=Literal(str(until)), **self.place)
         transaction.add(sql("ROLLBACK"), "nothing stays of an attempt that had to wait too long")
         transaction.add(sql("START TRANSACTION"), "the rows, and the id up to which they reach")
-        transaction.add(statement, f"rows of {log.title} as history", "missing")
+        transaction.add(statement, in_words(log, rules), "missing")
         transaction.add(reached, f"{log.title} is imported up to {until}")
         transaction.add(sql("COMMIT"), "the rows, and the id up to which they reach")
 
@@ -227,9 +239,27 @@ class _Importer(Importer):
         if role not in log.mapping:
             return sql(f"CAST(NULL AS {'JSON' if not self.session.is_mariadb else 'CHAR'}) AS {role}")
         column = Identifier.of(log.mapping[role])
-        # MariaDB keeps a document as it was written, which may be in several lines.
-        value = sql("JSON_COMPACT(s.{column})" if self.session.is_mariadb else "s.{column}", column=column)
-        return sql(_IMAGE.strip(), column=column, value=value, role=sql(role))
+        value, distinct = "s.{column}", ""
+        if self.session.is_mariadb:
+            value, distinct = "JSON_COMPACT(s.{column})", _DISTINCT
+        return sql(
+            _IMAGE.strip(),
+            column=column,
+            value=sql(value, column=column),
+            distinct=sql(distinct, column=column),
+            role=sql(role),
+        )
+
+
+def _partition(name: str, until: date) -> Sql:
+    bound = Literal(f"{until} 00:00:00")
+    return sql("PARTITION {name} VALUES LESS THAN ({bound})", name=Identifier.of(name), bound=bound)
+
+
+_OF_BYTES = {
+    "record_id": "TO_BASE64(s.{column})",
+    "client_ip": "COALESCE(INET6_NTOA(s.{column}), TO_BASE64(s.{column}))",
+}
 
 
 def _path(column: str) -> Sql:
@@ -288,7 +318,12 @@ def _texts(log: ForeignLog) -> list[Sql]:
     """Return the columns that are text, and where a row's table has to be worked out, that."""
 
     def read(role: str) -> Sql:
-        return sql("CONVERT(s.{column} USING utf8mb4) COLLATE utf8mb4_bin", column=Identifier.of(log.mapping[role]))
+        column = log.mapping[role]
+        as_text = "s.{column}"
+        if log.relation.columns[column] == "binary":
+            # What is no text: a UUID of 16 bytes, an address as INET6_ATON() packs it.
+            as_text = _OF_BYTES.get(role, as_text)
+        return sql(f"CONVERT({as_text} USING utf8mb4) COLLATE utf8mb4_bin", column=Identifier.of(column))
 
     plain = {
         role: sql("NULLIF({value}, '')", value=read(role)) if role in log.mapping else sql("NULL")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._core.adoption import ForeignLog, Name, Relation, Writer, recognise, written
+from .._core.adoption_columns import disorder
 from .session import Session
 
 # The functions of a trail of ours are known by their schema, whichever that is. Of a function in C, the arguments of
@@ -43,7 +44,36 @@ SELECT n.nspname AS schema, c.relname AS name,
         FROM pg_attribute AS a
         LEFT JOIN pg_depend AS d ON d.classid = 'pg_type'::regclass AND d.objid = a.atttypid AND d.deptype = 'e'
         LEFT JOIN pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'hstore'
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
+       (SELECT jsonb_object_agg(a.attname, jsonb_build_object(
+                 'nullable', NOT a.attnotnull,
+                 'unique', EXISTS (
+                   SELECT FROM pg_index AS i
+                   WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+                     AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum),
+                 'counted', s.counted, 'unsteady', s.unsteady))
+        FROM pg_attribute AS a
+        CROSS JOIN LATERAL (
+          SELECT count(*) > 0 AS counted,
+                 min(q.seqrelid::regclass::text) FILTER (WHERE q.seqcache > 1 OR q.seqincrement < 1) AS unsteady
+          FROM pg_sequence AS q
+          WHERE q.seqrelid IN (
+            SELECT d.refobjid FROM pg_attrdef AS f
+            JOIN pg_depend AS d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+            WHERE f.adrelid = c.oid AND f.adnum = a.attnum AND d.refclassid = 'pg_class'::regclass
+            UNION ALL
+            SELECT d.objid FROM pg_depend AS d
+            WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid = a.attnum
+              AND d.classid = 'pg_class'::regclass)
+        ) AS s
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+          AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)) AS numbers,
+       ARRAY(WITH RECURSIVE above AS (
+               SELECT i.inhparent FROM pg_inherits AS i WHERE i.inhrelid = c.oid
+               UNION SELECT i.inhparent FROM above JOIN pg_inherits AS i ON i.inhrelid = above.inhparent)
+             SELECT ARRAY[pn.nspname, p.relname]::text[]
+             FROM above JOIN pg_class AS p ON p.oid = above.inhparent JOIN pg_namespace AS pn ON pn.oid = p.relnamespace
+            ) AS ancestors
 FROM jsonb_to_recordset(%(names)s) AS wanted (schema text, name text)
 JOIN pg_namespace AS n ON n.nspname = wanted.schema
 JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.name
@@ -66,7 +96,14 @@ def read_foreign_logs(session: Session, given: Mapping[str, Mapping[str, str]] |
     if names:
         wanted = session.literal(tuple({"schema": one, "name": name} for one, name in sorted(names)))
         for row in session.all(_RELATIONS.replace("%(names)s", f"{wanted}::jsonb")):
-            relations[(row.schema, row.name)] = Relation(row.schema, row.name, row.columns or {}, row.rows)
+            relations[(row.schema, row.name)] = Relation(
+                row.schema,
+                row.name,
+                row.columns or {},
+                row.rows,
+                disorder((row.numbers or {}).items()),
+                frozenset((schema, name) for schema, name in row.ancestors),
+            )
     return recognise(writers, relations, str.lower, given)
 
 

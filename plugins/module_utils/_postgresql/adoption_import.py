@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from .._core.adoption import ForeignLog
-from .._core.adoption_import import Importer, Origin, Pending, Rule, action_case, months
+from .._core.adoption_import import Importer, Origin, Pending, action_case, months
+from .._core.adoption_rules import Rule, in_words
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
@@ -26,9 +27,11 @@ from .trigger_catalog import read_policies, read_tables
 #: Seconds to wait for transactions that may still add a row below the last id.
 _PATIENCE = 10
 
+# Rows that a policy of the log's owner hides would be passed by for good: the server is to refuse instead.
 _STATE = """
 SELECT (SELECT jsonb_object_agg(name, value) FROM {schema}.setting WHERE name LIKE 'imported\\_%') AS reached,
-       (SELECT reset_val FROM pg_settings WHERE name = 'TimeZone') AS time_zone
+       (SELECT reset_val FROM pg_settings WHERE name = 'TimeZone') AS time_zone,
+       set_config('row_security', 'off', false) AS row_security
 """
 _ENDS = "SELECT {log} AS log, min(s.{id})::bigint AS first, max(s.{id})::bigint AS last FROM {place} AS s"
 
@@ -187,18 +190,22 @@ class _Importer(Importer):
             sql("SET LOCAL ROLE {owner}", owner=Identifier.of(OWNER)), "partitions belong to the owner of the log"
         )
         steps.add(sql(_TABLESPACE, log=log), "new partitions go to the tablespace of the log")
-        detach = sql("ALTER TABLE {schema}.audit_log_data DETACH PARTITION {past}", past=past, **self.place)
-        steps.add(detach, "the place for older rows gives way to periods")
-        periods = months(oldest, found[0]["first"])
-        for start, end in periods:
-            table = Identifier.of(self.schema, f"audit_log_{start:%Y_%m}")
+        periods = [
+            (Identifier.of(self.schema, f"audit_log_{start:%Y_%m}"), start, end)
+            for start, end in months(oldest, found[0]["first"])
+        ]
+        for table, start, _end in periods:
             create = sql("CREATE TABLE {table} (LIKE {schema}.audit_log_data INCLUDING ALL)", table=table, **self.place)
             steps.add(create, f"period {start:%Y-%m} of the history is missing", "missing")
             steps.add(sql(STATEMENT_GUARD, table=table, **self.place), "it refuses changes")
             enable = sql("ALTER TABLE {table} ENABLE ALWAYS TRIGGER dbfleet_audit_guard", table=table)
             steps.add(enable, "it refuses changes from replicas too")
+        # From here on the log is locked.
+        detach = sql("ALTER TABLE {schema}.audit_log_data DETACH PARTITION {past}", past=past, **self.place)
+        steps.add(detach, "the place for older rows gives way to periods")
+        for table, start, end in periods:
             steps.add(_attach(table, Literal(_utc(start)), Literal(_utc(end)), self.place), f"the period from {start}")
-        upper = Literal(_utc(periods[0][0]))
+        upper = Literal(_utc(periods[0][1]))
         steps.add(_attach(past, sql("MINVALUE"), upper, self.place), "a place for rows from before the first period")
         steps.add(sql("RESET ROLE"), "back to the login")
 
@@ -211,7 +218,7 @@ class _Importer(Importer):
             "title": Literal(pending.log.title),
             "policy_id": Literal(origin.policy_id),
         }
-        transaction.add(sql(_COPY, **places, **self.place), f"rows of {pending.log.title} as history", "missing")
+        transaction.add(sql(_COPY, **places, **self.place), in_words(pending.log, rules), "missing")
         statement = sql(_REACHED, name=Literal(origin.setting), until=Literal(str(until)), **self.place)
         transaction.add(statement, f"{pending.log.title} is imported up to {until}")
 
@@ -245,18 +252,18 @@ class _Importer(Importer):
 
 def _texts(log: ForeignLog) -> list[Sql]:
     """Return the columns that are text, and where a row's table has to be worked out, that."""
-    # concat() writes a value without any cast, which may be somebody's own function.
+    # concat() writes a value without any cast, which may be somebody's own function; char(n) with its blanks.
     plain = {
-        role: sql("nullif(concat(s.{column}), '')", column=Identifier.of(log.mapping[role]))
+        role: sql("nullif(rtrim(concat(s.{column})), '')", column=Identifier.of(log.mapping[role]))
         if role in log.mapping
         else sql("NULL::text")
         for role in ("action", "record_id", "changed_by", "db_user", "client_ip", "application_name")
     }
     if "table_name" in log.mapping:
-        name = sql("concat(s.{column})", column=Identifier.of(log.mapping["table_name"]))
+        name = sql("rtrim(concat(s.{column}))", column=Identifier.of(log.mapping["table_name"]))
         table, schema = name, sql("{schemas}::jsonb ->> {name}", schemas=Literal(log.schemas), name=name)
         if "schema_name" in log.mapping:
-            schema = sql("nullif(concat(s.{column}), '')", column=Identifier.of(log.mapping["schema_name"]))
+            schema = sql("nullif(rtrim(concat(s.{column})), '')", column=Identifier.of(log.mapping["schema_name"]))
         else:
             table = sql("regexp_replace({name}, '^[^.]+[.]', '')", name=name)
             schema = sql("coalesce(substring({name} FROM '^([^.]+)[.]'), {schema})", name=name, schema=schema)
