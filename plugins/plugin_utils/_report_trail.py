@@ -253,6 +253,10 @@ def _others(trail: Mapping[str, Any]) -> list[Result]:
         return [Result("other_auditing", "ok", "none")]
     told = [f"{log['log']} (of {counted(len(log['tables']), 'table')}, {_rows(log['rows'])})" for log in logs]
     text = f"triggers that are not ours write {named(told)}"
+    left = [f"{log['log']}: {log['obstacle']}" for log in logs if log.get("obstacle")]
+    if trail.get("adopt") == "import" and left:
+        fix = "see docs/adoption.md, or drop the triggers that write to it once nobody needs them"
+        return [Result("other_auditing", "amber", f"{text}; not imported: {named(left)}", fix)]
     if trail.get("adopt", "report") != "report":
         return [Result("other_auditing", "ok", f"{text}; adopt: {trail['adopt']}")]
     fix = "set postgresql_audit_adopt or mysql_audit_adopt to beside or import; see docs/adoption.md"

@@ -257,10 +257,16 @@ def test_history_gets_months_up_to_the_first_period() -> None:
 
 @pytest.mark.parametrize(
     ("logs", "adopt", "level"),
-    [([], "report", "ok"), (["public.audit_log"], "report", "amber"), (["public.audit_log"], "beside", "ok")],
+    [
+        ({}, "report", "ok"),
+        ({"public.audit_log": None}, "report", "amber"),
+        ({"public.audit_log": "no JSON"}, "beside", "ok"),
+        ({"public.audit_log": None}, "import", "ok"),
+        ({"public.audit_log": "no JSON"}, "import", "amber"),
+    ],
 )
-def test_the_report_asks_for_a_decision(logs: list[str], adopt: str, level: str) -> None:
-    found = [{"log": name, "tables": ["public.patient"], "rows": 7} for name in logs]
+def test_the_report_asks_for_a_decision(logs: dict[str, str | None], adopt: str, level: str) -> None:
+    found = [{"log": log, "tables": ["public.patient"], "rows": 7, "obstacle": reason} for log, reason in logs.items()]
     results = trail_checks(report_facts.trail(foreign_auditing=found, adopt=adopt), CONTEXT)
     (result,) = [one for one in results if one.check == "other_auditing"]
     assert result.level == level
