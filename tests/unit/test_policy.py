@@ -33,6 +33,47 @@ def test_the_order_in_which_operations_are_written_means_nothing():
     assert parse(operations=["delete", "insert"]) == parse(operations=["insert", "delete"])
 
 
+TABLE = ("id", "SSN", "Note", "s\u0130ze")
+
+
+@pytest.mark.parametrize("key", ["only", "exclude", "redact", "hash"])
+@pytest.mark.parametrize(
+    ("named", "spelled"),
+    [
+        (["ssn"], ["SSN"]),
+        (["NOTE", "Ssn", "id"], ["Note", "SSN", "id"]),
+        (["note", "NOTE"], ["Note"]),
+        (["size"], ["s\u0130ze"]),
+        (["SSN", "id"], ["SSN", "id"]),
+        # Of a table without the column: with an empty `only`, all columns would be recorded.
+        (["gone"], ["gone"]),
+    ],
+)
+def test_columns_are_spelled_as_a_table_spells_them(key, named, spelled):
+    policy = parse(columns={key: named})
+    found = policy.spelled(TABLE)
+    assert found.definition()["columns"] == {**policy.definition()["columns"], key: spelled}
+
+
+def test_a_policy_that_is_spelled_as_the_table_is_stays_as_it_is():
+    policy = parse(columns={"exclude": ["Note"], "redact": ["SSN"], "hash": ["id"]}, when="NEW.ID > 0")
+    assert policy.spelled(TABLE) == policy
+
+
+@pytest.mark.parametrize(
+    ("column", "redacted", "hashed"), [("ssn", True, False), ("SSN", False, True), ("Ssn", True, False)]
+)
+def test_of_two_spellings_the_tables_own_decides_what_masks_a_column(column, redacted, hashed):
+    policy = parse(columns={"redact": ["ssn"], "hash": ["SSN"]}).spelled(["id", column])
+    # What hashes goes before what redacts.
+    assert (column in policy.redact and column not in policy.hash, column in policy.hash) == (redacted, hashed)
+
+
+def test_columns_that_differ_in_letters_of_which_servers_know_no_pair_are_two():
+    policy = parse(columns={"redact": ["\u019e"]})
+    assert policy.spelled(["\u019e", "\u0220"]).redact == ("\u019e",)
+
+
 def test_the_definition_is_complete_and_comparable():
     keys = {"when": "NEW.id > 0", "columns": {"redact": ["a"], "hash": ["b"]}, "tags": ["ü"], "retention": "7y"}
     definition = parse(**keys).definition()

@@ -28,7 +28,11 @@ class Table:
 
 
 def choose(
-    policies: list[dict[str, t.Any]], *tables: Table, exempt: t.Sequence[str] = (), missing: bool = False
+    policies: list[dict[str, t.Any]],
+    *tables: Table,
+    exempt: t.Sequence[str] = (),
+    missing: bool = False,
+    ignore_case: bool = False,
 ) -> Selection:
     exemptions = [{"table": text, "reason": "r", "approved_by": "x"} for text in exempt]
     return select(
@@ -37,6 +41,7 @@ def choose(
         {(table.schema, table.name): table for table in tables},
         "shop",
         missing,
+        ignore_case=ignore_case,
     )
 
 
@@ -101,3 +106,13 @@ def test_a_column_must_be_in_one_of_the_policys_own_tables():
     policies = [{"tables": ["s.a"], "columns": {"hash": ["ssn"]}}, ALL]
     with pytest.raises(AuditError, match=r"column 'ssn' is in none of its tables \(s\.a\)"):
         choose(policies, Table("s", "a"), Table("s", "b", columns=("id", "ssn")))
+
+
+def test_a_column_in_other_letters_is_one_where_the_server_says_so():
+    policies = [{"tables": ["s.a"], "columns": {"redact": ["ssn"]}}]
+    table = Table("s", "a", columns=("id", "SSN"))
+    assert names(choose(policies, table, ignore_case=True)) == {"a": "s.a"}
+    with pytest.raises(AuditError, match="column 'ssn' is in none of its tables"):
+        choose(policies, table)
+    with pytest.raises(AuditError, match="column 'ssn' is in none of its tables"):
+        choose(policies, Table("s", "a", columns=("id", "SSNo")), ignore_case=True)

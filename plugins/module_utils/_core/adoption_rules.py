@@ -71,7 +71,7 @@ def _rule(
     hashed = _spelled(policy.hash if policy else (), columns)
     left_out = _spelled(policy.excluded_columns if policy else (), columns)
     if policy and policy.only:
-        left_out = set(columns) - set(policy.only)
+        left_out = set(columns) - _spelled(policy.only, columns)
     excluded = (policy is None or schema is None) and _excluded(schema, name, table, policies)
     if excluded:
         left_out = set(columns)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import AuditError
@@ -66,6 +66,20 @@ class Policy:
     def named_columns(self) -> tuple[str, ...]:
         """Every column that the policy names, in the order written."""
         return self.only + self.excluded_columns + self.redact + self.hash
+
+    def spelled(self, columns: Collection[str]) -> Policy:
+        """Return the policy with its columns written as a table writes them, where the case of letters means nothing.
+
+        A column that is redacted by one spelling and hashed by another is what its own spelling says, else redacted.
+        """
+        redact, hashed = _spelled(self.redact, columns), _spelled(self.hash, columns)
+        return replace(
+            self,
+            only=_spelled(self.only, columns),
+            excluded_columns=_spelled(self.excluded_columns, columns),
+            redact=redact,
+            hash=tuple(name for name in hashed if name not in redact or name in self.hash),
+        )
 
     def definition(self) -> dict[str, Any]:
         """The policy as it is kept in the database: canonical, complete, comparable."""
@@ -145,10 +159,26 @@ def parse_policies(
     return policies
 
 
+def without_case(name: str) -> str:
+    """Return what all names have in common that MariaDB and MySQL take for one column's."""
+    # The one letter that the servers take for another one and lower() does not: a capital I with a dot.
+    return name.replace("\u0130", "i").lower()
+
+
 def is_sensitive(column: str) -> bool:
     """Tell whether a column's name says that its value is a secret."""
     name = column.lower()
     return any(word in name for word in SENSITIVE_WORDS)
+
+
+def _spelled(names: Sequence[str], columns: Collection[str]) -> tuple[str, ...]:
+    """Return names of columns as a table writes them; those that it does not have stay, lest `only` becomes empty."""
+    spelled: list[str] = []
+    for name in names:
+        # Python knows more pairs of letters than the servers do: a table may have both of them.
+        found = [] if name in columns else [column for column in columns if without_case(column) == without_case(name)]
+        spelled += found or [name]
+    return tuple(dict.fromkeys(spelled))
 
 
 def _parse_policy(raw: Any, where: str, redact_defaults: bool, limits: Limits) -> Policy:

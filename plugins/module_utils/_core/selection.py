@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from .errors import AuditError
 from .exemption import Exemption
-from .policy import Policy
+from .policy import Policy, without_case
 
 #: Why a pattern passes a log by; an exact name takes it.
 _LOG_OF_OTHERS = (
@@ -51,12 +51,13 @@ def select(
     database: str,
     allow_missing: bool,
     logs: Collection[tuple[str, str]] = (),
+    ignore_case: bool = False,
 ) -> Selection:
     """Match tables with policies.
 
     :param logs: tables that triggers of somebody else's copy other tables' rows into.
-    :raises AuditError: for a pattern that matches nothing, an exactly named table that cannot be audited, a column
-        that none of a policy's tables has.
+    :param ignore_case: whether the names of columns mean the same in upper and lower case, as on MariaDB and MySQL.
+    :raises AuditError: for a pattern without a table, an exact one of a table that cannot be audited, a column of none.
     """
     if not allow_missing:
         _refuse_unmatched(policies, tables, database)
@@ -65,8 +66,7 @@ def select(
         exemption = next((entry for entry in exemptions if entry.pattern.matches(*key)), None)
         policy = policy_for(key, policies, tables)
         passed_by = key in logs and not (policy and _names(policy, table))
-        if table.obstacle is None and table.root is None and not passed_by:
-            selection.auditable += 1
+        selection.auditable += int(table.obstacle is None and table.root is None and not passed_by)
         if exemption:
             selection.exempted[key] = exemption
         elif policy is None:
@@ -81,7 +81,7 @@ def select(
         else:
             selection.policies[key] = policy
     if not allow_missing:
-        _refuse_unknown_columns(policies, selection, tables, database)
+        _refuse_unknown_columns(policies, selection, tables, database, without_case if ignore_case else str)
     return selection
 
 
@@ -141,12 +141,13 @@ def _refuse_unknown_columns(
     selection: Selection,
     tables: Mapping[tuple[str, str], Table],
     database: str,
+    comparable: Callable[[str], str],
 ) -> None:
     for policy in policies:
         keys = [key for key, chosen in selection.policies.items() if chosen is policy]
-        present = {column for key in keys for column in tables[key].columns}
+        present = {comparable(column) for key in keys for column in tables[key].columns}
         for column in policy.named_columns():
-            if keys and column not in present:
+            if keys and comparable(column) not in present:
                 raise AuditError(
                     f"{database}: policy {policy.name!r}: column {column!r} is in none of its tables "
                     f"({', '.join('.'.join(key) for key in keys[:5])}); correct or remove it, "

@@ -128,6 +128,7 @@ class Capture:
     """What a body is made of.
 
     :ivar key: the columns that identify a row, in the order of the key; empty where the table has none.
+    :ivar policy: names columns as the table does (:meth:`Policy.spelled`).
     """
 
     schema: str

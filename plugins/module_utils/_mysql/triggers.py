@@ -49,7 +49,13 @@ def plan_triggers(options: TriggerOptions, catalog: TriggerCatalog, session: Ses
     :raises AuditError: for anything in the policies that the server does not bear out.
     """
     selection = select(
-        options.policies, options.exemptions, catalog.tables, options.database, options.allow_missing, catalog.logs
+        options.policies,
+        options.exemptions,
+        catalog.tables,
+        options.database,
+        options.allow_missing,
+        catalog.logs,
+        ignore_case=True,
     )
     warnings = unmatched_exemptions(options, selection) + _warnings(selection, catalog, session)
     result = TriggerPlan(Plan(), selection, warnings)
@@ -101,7 +107,9 @@ def wanted_triggers(table: MysqlTable, policy: Policy, policy_id: int, schema: s
     """Return the triggers that the policy wants on the table."""
     columns = {column.name: column for column in table.typed}
     key = [columns[name] for name in table.key]
-    capture = Capture(schema, (table.schema, table.name), table.typed, key, policy, policy_id, session.is_mariadb)
+    # To the server `ssn` and `SSN` are one column; the stored policy stays as it was written, and so its version.
+    spelled = policy.spelled(table.columns)
+    capture = Capture(schema, (table.schema, table.name), table.typed, key, spelled, policy_id, session.is_mariadb)
     return [
         Trigger((table.schema, table.name), "AFTER", operation, capture.body(operation).render(session))
         for operation in policy.operations
