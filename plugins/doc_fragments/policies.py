@@ -17,8 +17,9 @@ options:
       - C(name) (text) identifies the policy through changes; left out, it is the text of C(tables).
       - C(operations) (list of V(insert), V(update), V(delete), V(truncate)), all by default.
       - C(columns) (dict) with C(only) or C(exclude) (columns to leave out), C(redact) (stored as C([REDACTED])) and
-        C(hash) (stored as a keyed digest, so that equal values stay recognisable). PostgreSQL tells C(ssn) from C(SSN);
-        on MariaDB and MySQL a name means the column in whatever case a table writes it.
+        C(hash) (stored as a keyed digest, so that equal values stay recognisable). PostgreSQL tells C(ssn) from C(SSN)
+        and the module warns of a table with the one where the policy names the other; on MariaDB and MySQL a name means
+        the column in whatever case a table writes it.
       - C(when) (SQL condition on NEW and OLD) records only the rows for which it is true.
       - C(capture) is V(row), complete, or V(statement), faster on bulk work and refused where it would miss rows.
       - C(update_image) is V(full), or V(changed) to store only the new values that differ.

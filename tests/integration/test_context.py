@@ -13,6 +13,8 @@ from auditing import Record, install_trail, records, rollout, trail_database, wa
 from databases import Database, fetch
 from local_postgresql import LocalPostgresql
 
+EVENT = """SELECT audit.log_event('export', 'invoices', '2026-03', false, '{"rows": 5}')"""
+
 
 @pytest.fixture(scope="module")
 def shop(pg: LocalPostgresql) -> t.Iterator[Database]:
@@ -128,6 +130,44 @@ def test_what_cannot_be_read_is_named_in_the_record(shop):
     assert who(record) == ("ann", None, {"unreadable": ["app.audit_context"]})
 
 
+NO_BARE_ADDRESSES = [
+    "10.1.2.3:55123",
+    "10.1.2.3, 192.168.0.1",
+    "[2001:db8::1]:443",
+    "fe80::1%eth0",
+    "unknown",
+    ["10.1.2.3"],
+]
+
+
+@pytest.mark.parametrize("address", NO_BARE_ADDRESSES)
+def test_an_address_that_is_more_or_less_than_one_is_kept_as_it_was_told(shop, address):
+    context = json.dumps({"user": "ann", "ipAddress": address})
+    record = change(shop, ("app.audit_context", context), host="127.0.0.1", password=shop.server.password)
+    kept = {"claimed_ip_address": address, "unreadable": ["ip_address"]}
+    assert who(record) == ("ann", "127.0.0.1", kept)
+    shop.execute("BEGIN; SELECT set_config('app.audit_context', %s, true); " + EVENT + "; COMMIT", context)
+    event = records(shop)[-1]
+    assert (event.action, who(event)) == ("EVENT", ("ann", None, kept))
+
+
+def test_an_unreadable_address_is_named_beside_what_else_is(shop):
+    settings = [("app.audit_context", "{broken"), ("app.ip_address", "unknown")]
+    kept = {"claimed_ip_address": "unknown", "unreadable": ["app.audit_context", "ip_address"]}
+    assert who(change(shop, *settings)) == ("postgres", None, kept)
+
+
+@pytest.mark.parametrize("context", ['{"ip_address": ""}', '{"ip_address": null}'])
+def test_an_address_that_was_not_told_is_not_missed(shop, context):
+    assert who(change(shop, ("app.audit_context", context))) == ("postgres", None, None)
+
+
+def test_a_context_may_have_keys_of_these_names(shop):
+    told = '{"ip_address": "unknown", "unreadable": {"a": 1}, "claimed_ip_address": "x"}'
+    kept = {"claimed_ip_address": "unknown", "unreadable": [{"a": 1}, "ip_address"]}
+    assert who(change(shop, ("app.audit_context", told))) == ("postgres", None, kept)
+
+
 def test_a_pooled_session_that_has_forgotten_its_user_does_not_remember_an_empty_one(shop):
     """After SET LOCAL, later transactions of the session see '' and not NULL."""
     session = shop.connect(autocommit=False)
@@ -203,9 +243,6 @@ def roles(pg: LocalPostgresql) -> t.Iterator[Roles]:
         install_trail(database, applications=[names[0]], readers=[names[1]])
         database.execute(f"GRANT audit_reader TO {names[2]}")
         yield Roles(database, *names)
-
-
-EVENT = """SELECT audit.log_event('export', 'invoices', '2026-03', false, '{"rows": 5}')"""
 
 
 def test_an_application_logs_events_in_its_own_name(roles):

@@ -218,3 +218,12 @@ def test_auto_attach_audits_a_table_from_its_first_row(own, statement):
     own.execute(f"INSERT INTO {'fresh.fresh' if 'SCHEMA' in statement else 'fresh'} VALUES (1)")
     assert [(record.table_name, record.record_id) for record in records(own)] == [("fresh", "1")]
     assert not rollout(own, policies=policies).changed
+
+
+def test_a_table_whose_column_differs_from_the_named_one_in_case_is_warned_of_once(trail):
+    trail.execute('CREATE TABLE a (id int PRIMARY KEY, ssn text); CREATE TABLE b (id int PRIMARY KEY, "SSN" text)')
+    policy = {"tables": ["public.*"], "columns": {"redact": ["ssn"]}}
+    (said,) = map(str, rollout(trail, policies=[policy])["warnings"])
+    assert "public.b: policy 'public.*' names 'ssn', which to the server is another column than its 'SSN'" in said
+    named = {**policy, "columns": {"redact": ["ssn", "SSN"]}}
+    assert not rollout(trail, policies=[named]).get("warnings")

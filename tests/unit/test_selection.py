@@ -12,7 +12,11 @@ import pytest
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.exemption import parse_exemptions
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy import parse_policies
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.selection import Selection, select
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.selection import (
+    Selection,
+    other_spellings,
+    select,
+)
 
 
 @dataclasses.dataclass
@@ -116,3 +120,17 @@ def test_a_column_in_other_letters_is_one_where_the_server_says_so():
         choose(policies, table)
     with pytest.raises(AuditError, match="column 'ssn' is in none of its tables"):
         choose(policies, Table("s", "a", columns=("id", "SSNo")), ignore_case=True)
+
+
+def test_a_column_that_only_its_letters_keep_from_its_policy_is_warned_of_once():
+    tables = [Table("s", "a", columns=("id", "ssn")), Table("s", "b", columns=("id", "SSN"))]
+    found = {(table.schema, table.name): table for table in tables}
+    (warning,) = other_spellings(choose([{**ALL, "columns": {"redact": ["ssn"]}}], *tables), found)
+    assert warning.startswith("s.b: policy 'all' names 'ssn', which to the server is another column than its 'SSN'")
+    assert not other_spellings(choose([{**ALL, "columns": {"redact": ["ssn", "SSN"]}}], *tables), found)
+
+
+def test_a_table_that_has_the_named_column_may_have_its_like():
+    table = Table("s", "a", columns=("ssn", "SSN"))
+    selection = choose([{**ALL, "columns": {"redact": ["ssn"]}}], table)
+    assert not other_spellings(selection, {("s", "a"): table})

@@ -13,7 +13,7 @@ from .errors import AuditError
 
 #: Raised by the first change after a release of anything that the collection puts into a database; 0 is a trail from
 #: before it had one.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: What the function is called. Its text is read with the text of all others, so that asking costs no query.
 FUNCTION = "schema_version"

@@ -153,3 +153,18 @@ def _refuse_unknown_columns(
                     f"({', '.join('.'.join(key) for key in keys[:5])}); correct or remove it, "
                     "or set `allow_missing: true` if the column is yet to come"
                 )
+
+
+def other_spellings(selection: Selection, tables: Mapping[tuple[str, str], Table]) -> list[str]:
+    """Return a warning for every column of which only the letters' case keeps it from what its table's policy says."""
+    warnings = []
+    for key, policy in selection.policies.items():
+        named, columns = policy.named_columns(), tables[key].columns
+        unmet = {without_case(name): name for name in named if name not in columns}
+        warnings += [
+            f"{'.'.join(key)}: policy {policy.name!r} names {unmet[without_case(column)]!r}, which to the server is "
+            f"another column than its {column!r}: nothing that the policy says of it holds there; name {column!r} too"
+            for column in columns
+            if column not in named and without_case(column) in unmet
+        ]
+    return warnings

@@ -64,6 +64,17 @@ class UndoTable:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """Why it is not certain in which order a record was changed.
+
+    :ivar closed: whether the record ends as it begins, so that one which is still like that is as it has to be.
+    """
+
+    reason: str
+    closed: bool
+
+
+@dataclass(frozen=True)
 class Change:
     """What the log says of one change of one record.
 
@@ -76,6 +87,7 @@ class Change:
         be restored (redacted, hashed, too large), or None.
     :ivar changed_columns: of an UPDATE. Where only the first change of each record is read, those of all of them.
     :ivar last_id: id of the record's last change.
+    :ivar doubt: about the order that this change is part of.
     """
 
     id: int
@@ -89,6 +101,7 @@ class Change:
     image: Mapping[str, str | None]
     changed_columns: tuple[str, ...]
     last_id: int
+    doubt: Doubt | None = None
 
 
 @dataclass
@@ -100,7 +113,8 @@ class Target:
     :ivar sources: column -> id of the change whose old values hold what it has to be.
     :ivar lost: column -> why its value cannot be restored.
     :ivar touched: the columns that the changes to undo have changed.
-    :ivar conflict: why nothing must be written, should anything have to be: a change that is to stay came later.
+    :ivar conflict: why nothing must be written, should anything have to be: a change that is to stay came later, or
+        the changes may have come in another order.
     """
 
     first: Change
@@ -202,7 +216,8 @@ class Writer(Protocol):
 def trace(changes: Iterable[Change], table: UndoTable, whole: bool) -> tuple[list[Target], list[Skip]]:
     """Find out what the records have to be again.
 
-    :param changes: ordered by record and id, from the first one to undo of each record. With `whole`, the first alone.
+    :param changes: by record, in the order in which they were made, from the first one to undo of each record. With
+        `whole`, the first alone.
     :param whole: go back to the row as it was and not only over the changes to undo.
     :raises AuditError: when the log identifies records by columns that are not the table's key.
     """
@@ -219,9 +234,12 @@ def trace(changes: Iterable[Change], table: UndoTable, whole: bool) -> tuple[lis
 def _trace(history: Sequence[Change], table: UndoTable, whole: bool) -> Target | str:
     first = history[0]
     reason = _unidentified(first, table)
+    doubts = [change.doubt for change in history if change.doubt]
+    reason = reason or next((doubt.reason for doubt in doubts if not doubt.closed), "")
     if reason:
         return reason
     target = Target(first, max(change.last_id for change in history), exists=first.action != "INSERT")
+    target.conflict = next((doubt.reason for doubt in doubts), "")
     for change in history:
         if change.wanted:
             target.take(change, whole)

@@ -66,20 +66,34 @@ BEGIN
     WHERE f.name IS NOT NULL
     ORDER BY lower(f.name), f.seqno DESC;
   ELSE
-    RETURN QUERY SELECT s.kind, s.name, s.state FROM {schema}.catalog_snapshot AS s WHERE s.kind = 'configuration';
+    RETURN QUERY
+    SELECT s.kind, s.name, {known_state}
+    FROM {schema}.catalog_snapshot AS s
+    WHERE s.kind = 'configuration';
   END IF;
 END
 """
 
-_SETTING_VALUE = """
-  SELECT CASE WHEN lower(name) ~ {sensitive} THEN '***' ELSE {schema}.mask_passwords(value) END
+# A value that says "password" or the like may hold one from there on, as archive_command can. What connects to a server
+# is hidden whole: it takes a parser to tell where a password ends in it.
+_SETTING_VALUE = r"""
+  SELECT CASE WHEN lower(name) ~ ({sensitive} || '|conninfo|passphrase') THEN '***'
+    ELSE regexp_replace(regexp_replace({schema}.mask_passwords(value), '(://[^\s:/]*:).*@', '\1***@'),
+                        '((?:' || {sensitive} || ')\w*["'']*[=:\s]\s*)\S.*', '\1***', 'i') END
 """
+
+# A snapshot of an earlier release may hold what this one masks.
+_KNOWN_STATE = """CASE WHEN s.state ? 'value'
+                THEN s.state || jsonb_build_object('value', {schema}.setting_value(split_part(s.name, ' ', 1),
+                                                                                   s.state ->> 'value'))
+                ELSE s.state END"""
 
 _CATALOG_CHANGES = """
   SELECT kind, name,
          CASE WHEN s.state IS NULL THEN 'appeared' WHEN c.state IS NULL THEN 'disappeared' ELSE 'changed' END,
          s.state, c.state, coalesce(s.seen_at, (SELECT max(a.seen_at) FROM {schema}.catalog_snapshot AS a))
-  FROM {schema}.catalog_snapshot AS s
+  FROM (SELECT s.kind, s.name, {known_state} AS state, s.seen_at
+        FROM {schema}.catalog_snapshot AS s) AS s
   FULL JOIN {schema}.catalog_state() AS c USING (kind, name)
   WHERE s.state IS DISTINCT FROM c.state AND EXISTS (SELECT FROM {schema}.catalog_snapshot)
   ORDER BY kind, name
@@ -135,9 +149,11 @@ def snapshot_functions(schema: str, version_number: int) -> list[Function]:
 
     They run in the sessions of superusers (the schedule's, for one), and belong to the login that installs them.
     """
+    names = {"schema": Identifier.of(schema)}
     place = {
-        "schema": Identifier.of(schema),
+        **names,
         "sensitive": Literal(SENSITIVE_PATTERN),
+        "known_state": sql(_KNOWN_STATE, **names),
         "parameters": sql(_PARAMETERS.rstrip() if version_number >= 150000 else ""),
     }
 

@@ -63,6 +63,7 @@ END
 
 # One pass over a statement's tokens: a literal, a comment and a quoted name are told apart, so that no quote inside one
 # of them is taken for the end of another. Of two dollar-quoted texts with the same tag, all in between counts as one.
+# What continues an E literal on a later line has its escapes, too, although it has no E.
 _MASK_LITERALS = r"""
   SELECT string_agg(CASE
       WHEN m[1] ~ '^([eE]?''|\$)' THEN '''***'''
@@ -70,22 +71,29 @@ _MASK_LITERALS = r"""
       WHEN m[1] ~ '^(--|/\*)' THEN ' '
       ELSE m[1] END, '' ORDER BY nr)
   FROM regexp_matches(statement, CASE WHEN plain_strings
-      THEN '(--[^\n]*|/\*(?:[^*]|\*+[^*/])*(?:\*+/|$)|"[^"]*(?:"|$)|[eE]''(?:[^''\\]|''''|\\.)*(?:''|$)'
+      THEN '(--[^\n\r]*|/\*(?:[^*]|\*+[^*/])*(?:\*+/|$)|"[^"]*(?:"|$)'
+        || '|[eE]''(?:[^''\\]|''''|\\.|''[ \t\f]*(?:--[^\n\r]*)?[\n\r](?:\s|--[^\n\r]*[\n\r])*'')*(?:''|$)'
         || '|''(?:[^'']|'''')*(?:''|$)|\$(\w*)\$.*\$\2\$|[[:alpha:]_][\w$]*|\d[\w.]*|.)'
-      ELSE '(--[^\n]*|/\*(?:[^*]|\*+[^*/])*(?:\*+/|$)|"[^"]*(?:"|$)|[eE]?''(?:[^''\\]|''''|\\.)*(?:''|$)'
+      ELSE '(--[^\n\r]*|/\*(?:[^*]|\*+[^*/])*(?:\*+/|$)|"[^"]*(?:"|$)|[eE]?''(?:[^''\\]|''''|\\.)*(?:''|$)'
         || '|\$(\w*)\$.*\$\2\$|[[:alpha:]_][\w$]*|\d[\w.]*|.)' END, 'g') WITH ORDINALITY AS t (m, nr)
 """
 
-# First what a connection string, whose quotes are doubled, calls a password; then what follows a name that says so.
+# First the password in a URL; then what a connection string, whose quotes are doubled, calls one; then the literal that
+# follows a name that says so. All of it is guessing: where secrets are to be expected, every literal is masked instead.
 _MASK_PASSWORDS = r"""
-  SELECT regexp_replace(regexp_replace(statement,
-    '(\m(?:ssl)?passw(?:or)?d\s*=\s*)(''''[^'']*''''|[^\s''][^\s'']*)', '\1***', 'gi'),
-    '((?:' || {sensitive} || ')\w*["\s=:>(]*)([eE]?''(?:[^''\\]|''''|\\.)*(?:''|$)|\$(\w*)\$[^$]*\$\3\$)',
-    '\1''***''', 'gi')
+  SELECT regexp_replace(regexp_replace(regexp_replace(statement,
+    '(://[^\s:/'']*:)(?:[^''\n]|''''|\\'')*@', '\1***@', 'g'),
+    '(passw(?:or)?d\s*=\s*)(''''(?:[^''\\]|\\+(?:''''|[^''\\]))*''''|(?:[^\s''\\]|\\+(?:''''|[^''\\]))+)',
+    '\1***', 'gi'),
+    '((?:' || {sensitive} || ')\w*(?:["\s=:>(]|--[^\n]*|/\*(?:[^*]|\*+[^*/])*\*+/)*)'
+      || '((?:[eE]|[uU]&)?''(?:[^''\\]|''''|\\.)*(?:''|$)|\$(\w*)\$[^$]*\$\3\$)', '\1''***''', 'gi')
 """
 
-# The text that the client sent may hold more than the command: other statements, with values that a policy masks; and a
-# table's own command may put a value into a column (DEFAULT, USING). Only elsewhere do literals stay.
+#: Commands that may put a value into a column (DEFAULT, USING), and those that may take the password of some server.
+_SECRETIVE = "TABLE|DOMAIN|SELECT INTO|SCHEMA|SUBSCRIPTION|SERVER|FOREIGN|USER|ROLE"
+
+# The text that the client sent may hold more than the command: other statements, with values that a policy masks. Only
+# where it does not, and where the command is none of those above, do literals stay.
 _RECORDABLE = r"""
 DECLARE
   v_text   CONSTANT text := left(statement, 65536);
@@ -95,9 +103,13 @@ BEGIN
   IF v_text ~* '^\s*DO\s' THEN
     RETURN 'DO ''***''';
   END IF;
+  -- No regular expression finds the end of a comment that has another in it, nor what is a literal after that.
+  IF v_text ~ '/\*(?:[^*]|\*+[^*/])*/\*' THEN
+    RETURN command || ' ''***''';
+  END IF;
   v_masked := {schema}.mask_literals(v_text, plain_strings);
   IF v_masked !~ ';\s*\S' AND v_masked ~* ('^\s*' || split_part(command, ' ', 1) || '\M')
-     AND command !~ 'TABLE|DOMAIN|SELECT INTO' THEN
+     AND command !~ {secretive} THEN
     v_masked := {schema}.mask_passwords(v_text);
   END IF;
   RETURN v_masked || CASE WHEN length(statement) > 65536
@@ -202,6 +214,7 @@ def event_functions(schema: str, applications: Sequence[str]) -> list[Function]:
         "schema": Identifier.of(schema),
         "schema_text": Literal(schema),
         "sensitive": Literal(SENSITIVE_PATTERN),
+        "secretive": Literal(_SECRETIVE),
         "worth_a_record": sql(_WORTH_A_RECORD),
     }
 

@@ -122,6 +122,11 @@ BEGIN
       v_context := v_context || jsonb_build_object('user', v_value #>> '{}');
     END IF;
   END IF;
+  -- The address of the connection, which the record has instead, is not the one that was meant.
+  IF v_context ->> 'ip_address' <> '' AND {schema}.try_inet(v_context ->> 'ip_address') IS NULL THEN
+    v_context := v_context - 'ip_address' || jsonb_build_object('claimed_ip_address', v_context -> 'ip_address',
+      'unreadable', coalesce(v_context -> 'unreadable', '[]') || '"ip_address"');
+  END IF;
   -- `role` is what SET ROLE has done, whatever the application says.
   v_context := v_context - 'role' || jsonb_strip_nulls(jsonb_build_object(
     'claimed_role', v_context -> 'role', 'role', nullif(current_setting('role'), 'none')));
@@ -136,10 +141,14 @@ _PLAIN_SETTING = """
     v_context := v_context || jsonb_build_object({key}, left(v_text, 500));
   END IF;"""
 
+# A database of SQL_ASCII does not know what its bytes mean, and refuses to call them UTF-8 unless they are.
+_DIGESTED_AS = "CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END"
+
 _KEYED_DIGEST = """
 BEGIN
   RETURN (
-    SELECT 'hmac-sha256:' || encode(sha256(k.outer_pad || sha256(k.inner_pad || convert_to(value, 'UTF8'))), 'hex')
+    SELECT 'hmac-sha256:'
+           || encode(sha256(k.outer_pad || sha256(k.inner_pad || convert_to(value, {digested_as}))), 'hex')
     FROM {schema}.hash_key AS k);
 END
 """
@@ -175,7 +184,7 @@ BEGIN
         NULL;
       END;
       v_value := jsonb_build_object('omitted', 'too large', 'characters', length(v_text),
-        'sha256', encode(sha256(convert_to(v_text, 'UTF8')), 'hex'));
+        'sha256', encode(sha256(convert_to(v_text, {digested_as})), 'hex'));
     ELSE
       v_value := coalesce({schema}.try_jsonb(v_text), {schema}.try_jsonb(
         replace(replace(replace(v_text, '\\', e'\x01'), '\u', '\\u'), e'\x01', '\\')), to_jsonb(v_text));
@@ -248,7 +257,7 @@ END
 
 # Longer keys than an index takes are found by their digest; the key itself is in the images.
 _INDEXABLE = """
-  SELECT CASE WHEN octet_length(key) > 2000 THEN 'sha256:' || encode(sha256(convert_to(key, 'UTF8')), 'hex')
+  SELECT CASE WHEN octet_length(key) > 2000 THEN 'sha256:' || encode(sha256(convert_to(key, {digested_as})), 'hex')
               ELSE key END
 """
 
@@ -269,7 +278,7 @@ _CANONICAL = """
 def trail_functions(options: TrailOptions, version_number: int) -> list[Function]:
     """Return the functions of a trail on a server of that version."""
     schema, applications = options.schema, options.applications
-    place = {"schema": Identifier.of(schema), **IMAGE_LIMITS}
+    place = {"schema": Identifier.of(schema), "digested_as": sql(_DIGESTED_AS), **IMAGE_LIMITS}
 
     def stable(name: str, body: str, arguments: str, returns: str, **more: object) -> Function:
         options = {"volatility": "s", "executors": (WRITER,), **more}

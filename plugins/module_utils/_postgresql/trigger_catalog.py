@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .._core.policy_versions import StoredPolicy
@@ -34,6 +34,8 @@ KEYS = """
 #: OLD and NEW: their number is another one in a restored database.
 CONDITION_DIGEST = "md5(regexp_replace(t.tgqual::text, ' :(location|vartype) -?[0-9]+', '', 'g'))"
 
+# The triggers of a row fire by name, in the order of bytes, and those of a statement after all of them. tgtype: ROW 1,
+# BEFORE 2, INSERT 4, DELETE 8, UPDATE 16, INSTEAD 64. Of what a function does, its text is all that there is.
 _TABLES = """
 WITH relation AS (
   SELECT c.oid, n.nspname, c.relname, c.relkind, c.relowner, c.relpersistence, c.relispartition, c.relnamespace,
@@ -75,10 +77,21 @@ WITH relation AS (
     AND (t.tgname LIKE 'dbfleet\\_audit\\_%%' OR p.pronamespace = to_regnamespace(quote_ident(%(schema)s)))
     AND t.tgrelid IN (SELECT oid FROM relation)
   GROUP BY t.tgrelid
+), nesting AS (
+  SELECT t.tgrelid, jsonb_object_agg(t.tgname, t.tgname::text COLLATE "C" < 'dbfleet_audit_') AS triggers
+  FROM pg_trigger t
+  JOIN relation r ON r.oid = t.tgrelid
+  JOIN pg_proc p ON p.oid = t.tgfoid
+  WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'D'
+    AND t.tgtype & 67 = 1 AND t.tgtype & 28 <> 0
+    AND p.pronamespace IS DISTINCT FROM to_regnamespace(quote_ident(%(schema)s))
+    AND p.prosrc ~* ('(?<!\\w)' || regexp_replace(r.relname, '([][\\\\.^$*+?(){}|-])', '\\\\\\1', 'g') || '(?!\\w)')
+  GROUP BY t.tgrelid
 )
 SELECT r.nspname AS schema, r.relname AS name, r.relkind AS kind, r.relpersistence AS persistence,
        pg_get_userbyid(r.relowner) AS owner,
        r.owned, r.permitted, a.columns, k.columns AS key, t.triggers,
+       g.triggers AS nesting,
        pn.nspname AS parent_schema, pc.relname AS parent_name,
        CASE WHEN r.relispartition THEN rn.nspname END AS root_schema, rc.relname AS root_name,
        EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = r.oid) AS has_children,
@@ -87,6 +100,7 @@ FROM relation r
 LEFT JOIN attribute a ON a.attrelid = r.oid
 LEFT JOIN key k ON k.indrelid = r.oid
 LEFT JOIN trigger t ON t.tgrelid = r.oid
+LEFT JOIN nesting g ON g.tgrelid = r.oid
 LEFT JOIN parent i ON i.inhrelid = r.oid
 LEFT JOIN pg_class pc ON pc.oid = i.inhparent AND NOT r.relispartition
 LEFT JOIN pg_namespace pn ON pn.oid = pc.relnamespace
@@ -113,6 +127,8 @@ class PgTable:
     """A table as the catalogue shows it.
 
     :ivar owned: whether the login has its owner's rights; without them it can make triggers and do no more.
+    :ivar nesting: AFTER ROW triggers of the application that seem to write to the table itself, each with whether it
+        fires before those of ours that fire for each row.
     """
 
     schema: str
@@ -129,6 +145,7 @@ class PgTable:
     root: tuple[str, str] | None
     has_children: bool
     subscribed: bool
+    nesting: dict[str, bool] = field(default_factory=dict)
 
     @property
     def obstacle(self) -> str | None:
@@ -173,4 +190,5 @@ def _table(row: Any) -> PgTable:
         root,
         row.has_children,
         row.subscribed,
+        row.nesting or {},
     )

@@ -9,13 +9,16 @@ from __future__ import annotations
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.rollout import TriggerOptions, TriggerPlan, unmatched_exemptions
-from .._core.selection import Selection, select
+from .._core.selection import Selection, other_spellings, select
 from .._core.sql import Identifier, Literal, Quoter, sql
 from .capture import capture_name, is_capture
 from .ddl_functions import rollout_lock
 from .policy_versions import TriggerCatalog, plan_policies
-from .trigger import Trigger, wanted_triggers
+from .trigger import PREFIX, Trigger, wanted_triggers
 from .trigger_catalog import CONDITION_DIGEST, PgTable
+
+#: Tables that a warning names; it counts the others.
+_NAMED = 10
 
 POLICIES = "policies"
 UNUSED = "functions of policies no longer in force"
@@ -155,14 +158,32 @@ def _refuse_statement_capture(selection: Selection, catalog: TriggerCatalog, dat
 
 
 def _warnings(options: TriggerOptions, selection: Selection, catalog: TriggerCatalog) -> list[str]:
-    warnings = unmatched_exemptions(options, selection)
+    warnings = unmatched_exemptions(options, selection) + other_spellings(selection, catalog.tables)
     for key in selection.policies:
         table = catalog.tables[key]
         if table.persistence == "u":
             warnings.append(f"{table.title} is unlogged: a crash empties it, and its audit records stay behind")
         if not table.key:
             warnings.append(f"{table.title} has no key: its records carry no record_id")
-    return warnings
+    return warnings + _nesting(options.database, selection, catalog)
+
+
+def _nesting(database: str, selection: Selection, catalog: TriggerCatalog) -> list[str]:
+    """Warn of triggers whose changes of their own table are recorded before the change that made them fire."""
+    places = []
+    for key, policy in sorted(selection.policies.items()):
+        table = catalog.tables[key]
+        names = sorted(name for name, early in table.nesting.items() if early or policy.capture == "statement")
+        if names:
+            places.append(f"{table.title} ({', '.join(names)})")
+    if not places:
+        return []
+    more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
+    return [
+        f"{database}: triggers for each row that seem to change their own table fire before the audit's: "
+        f"{', '.join(places[:_NAMED])}{more}. Such a change is recorded before the one that caused it. Rename them to "
+        f"sort after {PREFIX} (ALTER TRIGGER ... RENAME TO zz_...); under `capture: statement`, use `capture: row` too"
+    ]
 
 
 def _limitations(selection: Selection, catalog: TriggerCatalog) -> list[str]:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Undo on PostgreSQL: what the log and the table say, in four queries, and the execution in one block."""
+"""Undo on PostgreSQL: what the log and the table say, in five queries, and the execution in one block."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import Any
 from .._core.errors import AuditError
 from .._core.module import AuditModule
 from .._core.sql import Identifier, Joined, Literal, Sql, Verbatim, sql
-from .._core.undo import Change, Found, Restoration, Target, UndoColumn
+from .._core.undo import Change, Doubt, Found, Restoration, Target, UndoColumn
 from .._core.undo_module import UndoOptions, parse_options, undo
 from . import undo_queries as queries
 from .apply import failure
 from .session import Session
 from .trail_functions import CONTEXT_SETTING
 from .undo_catalog import PgUndoTable, read_table
+from .undo_order import ordered
 
 
 def run(module: AuditModule, session: Session) -> None:
@@ -89,10 +90,10 @@ class PgUndo:
             **self.places,
         )
         rows = self.session.all(query.render(self.session))
-        found = [row for row in rows if row.id is not None]
-        images = self._images({row.id for row in found if row.wanted})
+        found = ordered(self.session, [row for row in rows if row.id is not None], self.places, options.whole)
+        images = self._images({row.id for row, _doubt in found if row.wanted})
         self.images = {number: image.old_values for number, image in images.items()}
-        return rows[0].records, [self._change(row, images.get(row.id), table) for row in found]
+        return rows[0].records, [self._change(row, images.get(row.id), table, doubt) for row, doubt in found]
 
     def compare(self, table: PgUndoTable, targets: Sequence[Target]) -> list[Found]:
         if not targets:
@@ -157,13 +158,13 @@ class PgUndo:
         query = sql(
             queries.IMAGES,
             old_columns=sql(queries.COLUMNS, image=sql("d.old_values")),
-            new_columns=sql(queries.COLUMNS, image=sql("coalesce(d.old_values || d.new_values, d.new_values)")),
+            new_columns=sql(queries.COLUMNS, image=sql(queries.NEW_IMAGE)),
             ids=_joined(", ", map(Literal, sorted(ids))),
             **self.places,
         )
         return {row.id: row for row in self.session.all(query.render(self.session))}
 
-    def _change(self, row: Any, images: Any, table: PgUndoTable) -> Change:
+    def _change(self, row: Any, images: Any, table: PgUndoTable, doubt: Doubt | None) -> Change:
         key, image = row.key, {}
         if images:
             image = (images.new_columns if row.action == "INSERT" else images.old_columns) or {}
@@ -182,6 +183,7 @@ class PgUndo:
             image,
             tuple(row.changed_columns),
             row.last_id,
+            doubt,
         )
 
     def _comparison(self, table: PgUndoTable, columns: Sequence[UndoColumn], targets: Sequence[Target]) -> Sql:

@@ -42,15 +42,16 @@ CASE WHEN d.old_values::text ~ 'REDACTED|hmac-sha256:|too large' THEN d.changed_
 
 # An update of the key is the end of one record and the beginning of another. The id of a record is made of the key as
 # it is now, in the way of the capture functions, so that records of policies with and without the key's columns meet.
+# Where the first change alone counts, all of its transaction are read: the log may have another one before it.
 CHANGES = """
 WITH change AS MATERIALIZED (
-  SELECT d.id, d.changed_at, d.action, d.changed_by, d.record_id, {changed} AS changed_columns, {wanted} AS wanted,
-         {old_key} AS old_key, {new_key} AS new_key
+  SELECT d.id, d.changed_at, d.transaction_id, d.action, d.changed_by, d.record_id, {changed} AS changed_columns,
+         {wanted} AS wanted, {old_key} AS old_key, {new_key} AS new_key
   FROM {schema}.audit_log AS d
   WHERE d.schema_name = {schema_name} AND d.table_name = {table_name}
     AND d.action IN ('INSERT', 'UPDATE', 'DELETE') AND {since}
 ), part AS (
-  SELECT k.id, k.changed_at, k.changed_by, k.record_id AS recorded, k.changed_columns, k.wanted,
+  SELECT k.id, k.changed_at, k.transaction_id, k.changed_by, k.record_id AS recorded, k.changed_columns, k.wanted,
          p.action, p.key, p.moved, {record} AS made
   FROM change AS k
   CROSS JOIN LATERAL (
@@ -68,10 +69,12 @@ WITH change AS MATERIALIZED (
          END AS record_id
   FROM part AS p
 ), fact AS (
-  SELECT n.*, min(n.id) FILTER (WHERE n.wanted) OVER record AS first_id, max(n.id) OVER record AS last_id
+  SELECT n.*, min(n.id) FILTER (WHERE n.wanted) OVER record AS first_id, max(n.id) OVER record AS last_id,
+         first_value(n.transaction_id) OVER history AS first_transaction,
+         lead(n.id) OVER history AS next_id, lead(n.action) OVER history AS next_action
   FROM named AS n
   WHERE {records}
-  WINDOW record AS (PARTITION BY n.record_id)
+  WINDOW record AS (PARTITION BY n.record_id), history AS (PARTITION BY n.record_id ORDER BY n.id)
 ), touched AS (
   SELECT f.record_id, array_agg(DISTINCT c.name) AS columns
   FROM fact AS f
@@ -81,12 +84,17 @@ WITH change AS MATERIALIZED (
   SELECT count(DISTINCT coalesce(f.record_id, '')) AS records FROM fact AS f WHERE f.wanted
 )
 SELECT n.records, f.id, f.record_id, f.action, f.key, f.wanted, f.moved, f.changed_by, {time} AS changed_at,
-       coalesce(CASE WHEN {every} THEN f.changed_columns ELSE t.columns END, '{}') AS changed_columns, f.last_id
+       coalesce(CASE WHEN {every} THEN f.changed_columns ELSE t.columns END, '{}') AS changed_columns, f.last_id,
+       f.transaction_id, f.next_id, f.next_action
 FROM total AS n
-LEFT JOIN fact AS f ON n.records <= {limit} AND f.id >= f.first_id AND ({every} OR f.id = f.first_id)
+LEFT JOIN fact AS f ON n.records <= {limit} AND f.id >= f.first_id
+  AND ({every} OR f.transaction_id = f.first_transaction)
 LEFT JOIN touched AS t ON t.record_id = f.record_id
 ORDER BY f.record_id, f.id
 """
+
+#: What a change has left: an update may record what it has changed and no more.
+NEW_IMAGE = "coalesce(d.old_values || d.new_values, d.new_values)"
 
 # By their ids, which are few: images are too large to be sorted with everything else.
 IMAGES = """
@@ -94,13 +102,48 @@ SELECT d.id, d.old_values::text AS old_values, {old_columns} AS old_columns, {ne
 FROM {schema}.audit_log AS d
 WHERE d.schema_name = {schema_name} AND d.table_name = {table_name} AND {since} AND d.id IN ({ids})
 """
-COLUMNS = """(
-  SELECT jsonb_object_agg(e.key, CASE
+_MASK = """CASE
            WHEN e.value = '"[REDACTED]"' THEN 'redacted'
            WHEN e.value #>> '{}' ~ '^hmac-sha256:[0-9a-f]{64}$' THEN 'hashed'
            WHEN e.value @> '{"omitted": "too large"}' AND e.value ? 'sha256' THEN 'too large'
-         END)
-  FROM jsonb_each({image}) AS e)"""
+         END"""
+COLUMNS = f"""(
+  SELECT jsonb_object_agg(e.key, {_MASK})
+  FROM jsonb_each({{image}}) AS e)"""
+
+# The several changes that a transaction has made of a record, where one did not find what the one before it in the log
+# had left, or where they end where they began, so that any could have been the first (see _core/undo_order.py). A step
+# is [history, place, place of the next one, id, action]; the last one's next is the first. What comes after the
+# transaction has no place. Values stay in the server: equal ones have equal digests.
+STEPS = """
+WITH step AS MATERIALIZED (
+  SELECT (s.value ->> 0)::int AS history, (s.value ->> 1)::int AS place, (s.value ->> 2)::int AS next,
+         (s.value ->> 3)::bigint AS id, s.value ->> 4 AS action
+  FROM jsonb_array_elements({steps}) AS s
+), image AS MATERIALIZED (
+  SELECT s.history, s.place, s.next, s.action <> 'INSERT' AS found, s.action <> 'DELETE' AS left,
+         CASE WHEN s.action <> 'INSERT' THEN coalesce({old_digests}, '{}') END AS before,
+         CASE WHEN s.action <> 'DELETE' THEN coalesce({new_digests}, '{}') END AS after
+  FROM step AS s
+  JOIN {schema}.audit_log AS d ON d.id = s.id
+  WHERE d.schema_name = {schema_name} AND d.table_name = {table_name} AND {since} AND d.id IN ({ids})
+), pair AS (
+  SELECT a.history, a.next = 0 AS closing,
+         a.left = b.found AND NOT EXISTS (
+           SELECT FROM jsonb_each(a.after) AS l JOIN jsonb_each(b.before) AS f USING (key) WHERE l.value <> f.value
+         ) AS meets
+  FROM image AS a
+  JOIN image AS b ON b.history = a.history AND b.place = a.next
+)
+SELECT i.history, i.place, i.before, i.after
+FROM image AS i
+WHERE i.history IN (SELECT p.history FROM pair AS p WHERE p.meets = p.closing)
+ORDER BY i.history, i.place
+"""
+DIGESTS = f"""(
+  SELECT jsonb_object_agg(e.key, encode(sha256(convert_to(e.value::text, getdatabaseencoding())), 'hex'))
+  FROM jsonb_each({{image}}) AS e
+  WHERE {_MASK} IS NULL)"""
 
 # Rows are compared as the log holds them: what cannot be told from a record (bounds of an array, spacing of json) is no
 # difference. `wanted` and `seen` hold a literal for each column that is asked for, in the order of the columns.
