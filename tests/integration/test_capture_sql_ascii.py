@@ -12,6 +12,8 @@ import pytest
 from auditing import install_trail, rollout, wanted
 from databases import Database, connect, fetch, unique
 from local_postgresql import LocalPostgresql
+from sealing import Sealer
+from tampering import unguarded
 
 #: How each encoding writes "Grün" or, without an encoding, what no UTF-8 is.
 BYTES = {"SQL_ASCII": b"Gr\xfcn", "UTF8": b"Gr\xc3\xbcn", "LATIN1": b"Gr\xfcn"}
@@ -53,3 +55,20 @@ def test_every_digest_is_of_the_bytes_in_utf8_or_else_of_those_that_are_there(en
     known = BYTES["SQL_ASCII"] if encoding == "SQL_ASCII" else BYTES["UTF8"]
     key, cv = (hashlib.sha256(known * times).hexdigest() for times in (600, 300000))
     assert found == [(digest(encoded, known), f"sha256:{key}", cv)]
+
+
+def test_what_no_encoding_knows_is_sealed_like_everything_else(encoded, tmp_path):
+    encoded.execute("CREATE TABLE people (name text PRIMARY KEY)")
+    policies = [wanted("public.people")]
+    rollout(encoded, policies=policies)
+    encoding = encoded.value("SELECT getdatabaseencoding()")
+    encoded.execute(f"INSERT INTO people VALUES (convert_from('\\x{BYTES[encoding].hex()}', '{encoding}'))")
+    sealer = Sealer(encoded.login, tmp_path, policies=policies)
+    sealer.seal()
+    assert sealer.problems() == []
+    with unguarded(encoded) as connection:
+        fetch(
+            connection,
+            "UPDATE audit.audit_log_data SET new_values = '{}' WHERE table_name = 'people' AND action = 'INSERT'",
+        )
+    assert [problem[0] for problem in sealer.problems()] == ["modified_row"]

@@ -18,6 +18,7 @@ from .._core.adoption_rules import Rule, in_words
 from .._core.errors import AuditError
 from .._core.plan import Plan, Transaction
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
+from .canonical import DIGESTED_AS
 from .capture import IMAGE_LIMITS
 from .roles import OWNER
 from .session import Session
@@ -74,7 +75,7 @@ CASE WHEN jsonb_typeof(f.{role}_read) = 'object'
                THEN f.{role}_read
              WHEN concat(f.{role}_kept) NOT IN ('', 'null') THEN
                jsonb_build_object('omitted', 'not an object, or too large',
-                 'sha256', encode(sha256(convert_to(concat(f.{role}_kept), 'UTF8')), 'hex')) END AS {role}"""
+                 'sha256', encode(sha256(convert_to(concat(f.{role}_kept), {digested_as})), 'hex')) END AS {role}"""
 _DOCUMENT = "{value} AS {role}_read, s.{column} AS {role}_kept"
 
 # Where there is no rule, there is none that leaves a value in clear: mask() fails.
@@ -231,9 +232,7 @@ class _Importer(Importer):
             changed_at=self._changed_at(log),
             texts=Joined(", ", tuple(_texts(log))),
             documents=Joined(",\n             ", tuple(_documents(log, self.place["schema"]))),
-            images=Joined(
-                ",\n           ", tuple(sql(_IMAGE.strip(), role=sql(role), **IMAGE_LIMITS) for role in _images(log))
-            ),
+            images=Joined(",\n           ", tuple(_image(role) for role in _images(log))),
             **_before_and_after(log),
             log=Identifier.of(*log.key),
             after=Literal(after),
@@ -275,6 +274,10 @@ def _texts(log: ForeignLog) -> list[Sql]:
 
 def _images(log: ForeignLog) -> list[str]:
     return [role for role in ("old_values", "new_values", "row_values", "changed_values") if role in log.mapping]
+
+
+def _image(role: str) -> Sql:
+    return sql(_IMAGE.strip(), role=sql(role), digested_as=sql(DIGESTED_AS), **IMAGE_LIMITS)
 
 
 def _documents(log: ForeignLog, schema: Identifier) -> list[Sql]:

@@ -57,6 +57,11 @@ def _texts(row: Identifier, value: str) -> Sql:
     return sql(_TEXTS, row=row, **values)
 
 
+#: What texts are turned into before they are digested. A database of SQL_ASCII does not know what its bytes mean, and
+#: refuses to call them UTF-8 unless they are.
+DIGESTED_AS = "CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END"
+
+
 def leaf(row: str) -> Sql:
     """Return the expression for the SHA-256 of the row's text, as bytea."""
-    return sql("sha256(convert_to({text}, 'UTF8'))", text=canonical(row))
+    return sql("sha256(convert_to({text}, {digested_as}))", text=canonical(row), digested_as=sql(DIGESTED_AS))

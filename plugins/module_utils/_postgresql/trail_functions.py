@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from .._core.schema_version import FUNCTION, SCHEMA_VERSION
 from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from .attach_functions import attach_functions
-from .canonical import canonical
+from .canonical import DIGESTED_AS, canonical
 from .capture import IMAGE_LIMITS
 from .catalog_snapshot import snapshot_functions
 from .ddl_functions import ddl_functions
@@ -140,9 +140,6 @@ _PLAIN_SETTING = """
   IF v_text IS NOT NULL THEN
     v_context := v_context || jsonb_build_object({key}, left(v_text, 500));
   END IF;"""
-
-# A database of SQL_ASCII does not know what its bytes mean, and refuses to call them UTF-8 unless they are.
-_DIGESTED_AS = "CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END"
 
 _KEYED_DIGEST = """
 BEGIN
@@ -278,7 +275,7 @@ _CANONICAL = """
 def trail_functions(options: TrailOptions, version_number: int) -> list[Function]:
     """Return the functions of a trail on a server of that version."""
     schema, applications = options.schema, options.applications
-    place = {"schema": Identifier.of(schema), "digested_as": sql(_DIGESTED_AS), **IMAGE_LIMITS}
+    place = {"schema": Identifier.of(schema), "digested_as": sql(DIGESTED_AS), **IMAGE_LIMITS}
 
     def stable(name: str, body: str, arguments: str, returns: str, **more: object) -> Function:
         options = {"volatility": "s", "executors": (WRITER,), **more}

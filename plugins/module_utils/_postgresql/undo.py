@@ -17,6 +17,7 @@ from .._core.undo import Change, Doubt, Found, Restoration, Target, UndoColumn
 from .._core.undo_module import UndoOptions, parse_options, undo
 from . import undo_queries as queries
 from .apply import failure
+from .canonical import DIGESTED_AS
 from .session import Session
 from .trail_functions import CONTEXT_SETTING
 from .undo_catalog import PgUndoTable, read_table
@@ -55,6 +56,7 @@ class PgUndo:
             "schema_name": Literal(table.schema),
             "table_name": Literal(table.name),
             "transaction_id": Literal(options.transaction_id),
+            "digested_as": sql(DIGESTED_AS),
         }
         since = queries.SINCE_TIME if options.to else queries.SINCE_TRANSACTION
         self.places["since"] = sql(since, to=Literal(options.to), **self.places)

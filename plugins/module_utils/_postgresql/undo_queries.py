@@ -64,7 +64,7 @@ WITH change AS MATERIALIZED (
   ) AS p
 ), named AS (
   SELECT p.*, CASE
-           WHEN octet_length(p.made) > 2000 THEN 'sha256:' || encode(sha256(convert_to(p.made, 'UTF8')), 'hex')
+           WHEN octet_length(p.made) > 2000 THEN 'sha256:' || encode(sha256(convert_to(p.made, {digested_as})), 'hex')
            ELSE coalesce(p.made, p.recorded)
          END AS record_id
   FROM part AS p
