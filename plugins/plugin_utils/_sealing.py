@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
-from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_check import lost_seals
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_check import lost_seals, retired_keys
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import (
     CATALOG,
     GENESIS,
@@ -66,6 +66,11 @@ class Sealing:
             self._last = self.ledger.last()
             if resync is None:
                 self._check_key()
+            elif self.key.public.name in retired_keys(self.ledger.entries()[0]):
+                raise AuditError(
+                    f"signing_key is {self.key.public.name}, which the ledger says has been replaced: nobody would "
+                    "believe the resync; sign it with the key that came after it, or with a new one"
+                )
             return self._run(resync, also())
 
     def _run(self, resync: Mapping[str, Any] | None, also: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import pathlib
 import typing as t
+import unittest.mock
 
 import pytest
 from databases import Database
 from local_postgresql import LocalPostgresql
 from sealing import make_key
 from tampering import SealedLog, sealed, stays_clean, tamper
+
+from ansible_collections.dbfleet.audit.plugins.plugin_utils import _sealing
 
 ServerFactory = t.Callable[..., LocalPostgresql]
 
@@ -96,6 +99,29 @@ def test_a_new_key(log: SealedLog) -> None:
     assert log.sealer.problems(public_key=[old.public]) == []
     stranger = make_key(log.sealer.directory, "stranger")
     assert {kind for kind, _block, _id in log.sealer.problems(public_key=[stranger.public])} == {"unknown_key"}
+
+
+def test_a_key_that_was_replaced_counts_no_more(log: SealedLog) -> None:
+    old, new = log.sealer.key, make_key(log.sealer.directory, "new")
+    log.sealer.key = new
+    log.sealer.seal(previous_signing_key=old.private)
+    log.sealer.key = old
+    assert "which the ledger says has been replaced" in log.sealer.refusal(resync="nothing has happened")
+    # Whoever has the old key, and the ledger and the database, goes round that.
+    row = log.id_of(3)
+    tamper(log.db, f"UPDATE audit.audit_log_data SET changed_by = 'eve' WHERE id = {row}")
+    with unittest.mock.patch.object(_sealing, "retired_keys", return_value=frozenset()):
+        log.sealer.seal(resync="nothing has happened")
+    log.sealer.key = new
+    headers = log.headers()
+    replaced = next(header["number"] for header in headers if header["kind"] == "key")
+    forged = sorted({header["number"] for header in headers if header["number"] > replaced})
+    assert "resync" in {header["kind"] for header in headers if header["number"] in forged}
+    for key in (old, new):
+        assert log.sealer.problems(public_key=[key.public]) == [
+            *(("bad_signature", number, None) for number in forged),
+            ("modified_row", 1, row),
+        ]
 
 
 def test_a_lost_key(log: SealedLog) -> None:

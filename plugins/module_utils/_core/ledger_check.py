@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from .seal import ARCHIVE, CATALOG, GENESIS, RESYNC, ROWS, Entry, mark, within
+from .seal import ARCHIVE, CATALOG, GENESIS, KEY, RESYNC, ROWS, Entry, mark, within
 from .signature import PublicKey
 from .verification import Problem
 
@@ -29,6 +29,7 @@ def check_ledger(entries: Sequence[Entry], digests: Sequence[str], trusted: Mapp
     """
     problems: list[Problem] = []
     number, previous = 0, GENESIS
+    retired: frozenset[str] = frozenset()
     for entry, digest in zip(entries, digests):
         seal, real = entry.seal, entry.seal.digest()
         key = trusted.get(seal.key)
@@ -60,8 +61,35 @@ def check_ledger(entries: Sequence[Entry], digests: Sequence[str], trusted: Mapp
                     block=seal.number,
                 )
             )
+        elif seal.key in retired:
+            problems.append(
+                Problem(
+                    "bad_signature",
+                    f"seal {seal.number} is signed with key {seal.key}, which an earlier seal has replaced by another",
+                    block=seal.number,
+                )
+            )
+        else:
+            retired = _retired(entry, retired)
         number, previous = seal.number, real
     return problems
+
+
+def retired_keys(entries: Iterable[Entry]) -> frozenset[str]:
+    """Return the names of the keys that others have replaced, whose seals count no more."""
+    retired: frozenset[str] = frozenset()
+    for entry in entries:
+        retired = _retired(entry, retired)
+    return retired
+
+
+def _retired(entry: Entry, before: frozenset[str]) -> frozenset[str]:
+    """Return those after an entry; a key comes back where it replaces the one that had replaced it."""
+    if entry.seal.kind != KEY:
+        return before
+    old, new = (PublicKey(str(entry.seal.attested.get(name, ""))) for name in ("old_key", "new_key"))
+    vouched = old.name == entry.seal.key and new.verifies(entry.seal.message(), entry.endorsement or "")
+    return (before | {old.name}) - {new.name} if vouched else before
 
 
 @dataclass(frozen=True)

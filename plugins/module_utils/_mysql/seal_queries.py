@@ -32,6 +32,11 @@ FROM {schema}.seal_state AS s
 
 LIMIT = "SELECT {next_id} AS next_id"
 
+#: What tells servers apart; not all have all of it.
+SERVER = """
+SHOW GLOBAL VARIABLES WHERE variable_name IN ('server_uuid', 'server_uid', 'hostname', 'port', 'datadir')
+"""
+
 # InnoDB shows what it has last noted for as long as somebody asks again within 100 ms. That it has been noted for this
 # query is certain where the query itself is in it. Below 2^48 are the numbers of transactions that have written.
 BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT"

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from .._core.errors import AuditError
 from .._core.sql import Literal, sql
 from .._core.watermark import remaining
-from .seal_queries import BEGIN, TRANSACTIONS
+from .seal_queries import BEGIN, SERVER, TRANSACTIONS
 from .session import Session, pymysql
 
 #: Seconds that InnoDB goes by what it has noted of transactions.
@@ -42,7 +42,9 @@ class Positioned(Protocol):
 def begin(store: Positioned) -> dict[str, Any]:
     """Return the cursor of a run, with the mark that the watermark may move up to once all before it is sealed."""
     state = store.position()
-    marks, known = list(state["marks"]), state["marks"]
+    # A prepared transaction has another number on a server that replicated it: what marks name means nothing there.
+    here = server(store.session)
+    marks, known = [mark for mark in state["marks"] if mark.get("server") == here], state["marks"]
     cursor = {
         "after": state["watermark"],
         "until": state["last_id"],
@@ -59,7 +61,7 @@ def begin(store: Positioned) -> dict[str, Any]:
         time.sleep(NOTED)
     held = writers(store.session)
     if new:
-        marks.append({"id": state["last_id"], "at": state["now"], "holders": held})
+        marks.append({"id": state["last_id"], "at": state["now"], "holders": held, "server": here})
         if held:
             time.sleep(NOTED)
             held = writers(store.session)
@@ -68,6 +70,11 @@ def begin(store: Positioned) -> dict[str, Any]:
     cursor["reached"] = reached
     cursor["marks"] = remaining(marks, reached)
     return cursor
+
+
+def server(session: Session) -> str:
+    """Return what tells this server from others."""
+    return " ".join(sorted(row["Value"] for row in session.all(SERVER)))
 
 
 def writers(session: Session) -> list[int]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import threading
 import time
@@ -89,6 +90,28 @@ def test_a_prepared_transaction_holds_the_watermark_and_nothing_else(log: Schema
     assert sealer.seal()["rows"] == 1
     assert sealer.problems() == []
     assert sealed(log) == logged(log)
+
+
+def test_a_prepared_transaction_holds_the_watermark_over_a_failover(log: Schema, sealer: Sealer) -> None:
+    session = connect(log.server, database=log.name)
+    for statement in ("XA START 'x'", "INSERT INTO item VALUES (1, 'prepared')", "XA END 'x'", "XA PREPARE 'x'"):
+        fetch(session, statement)
+    session.close()
+    try:
+        add(log, 2, 10)
+        sealer.seal()
+        # A replica has the transaction by another number, so that none of the noted ones is in its list.
+        ((marks,),) = log.execute("SELECT marks FROM audit.seal_state")
+        elsewhere = [{**mark, "holders": [1], "server": "another one"} for mark in json.loads(marks)]
+        assert elsewhere
+        log.execute("UPDATE audit.seal_state SET marks = %s", json.dumps(elsewhere))
+        add(log, 11, 12)
+        sealer.seal()
+        assert watermark(log) < min(logged(log))
+    finally:
+        log.execute("XA COMMIT 'x'")
+    assert sealer.seal()["rows"] == 1
+    assert sealer.problems() == []
 
 
 def test_rollbacks_leave_gaps_and_no_alarm(log: Schema, sealer: Sealer) -> None:
