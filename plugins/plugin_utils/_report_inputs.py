@@ -83,11 +83,14 @@ def _check_problems(checks: Sequence[Mapping[str, Any]]) -> list[str]:
 def period(given: str | Mapping[str, Any], now: str) -> dict[str, str]:
     """Return the time that the report is about, as `name`, `since` and `until`; a name means the time until now.
 
+    Another run's answers are taken by the name alone, so that different times have different ones.
+
     :param now: as in 2026-11-22T10:00:00Z.
     """
     if isinstance(given, Mapping):
         # YAML reads a bare date as one.
-        return {"name": "custom", "since": str(given["since"]), "until": str(given["until"])}
+        since, until = str(given["since"]), str(given["until"])
+        return {"name": f"{since} to {until}", "since": since, "until": until}
     end = instant(now)
     start = end - timedelta(days=7) if given == "week" else _months_before(end, _MONTHS[given])
     return {"name": given, "since": start.strftime("%Y-%m-%dT%H:%M:%SZ"), "until": now}

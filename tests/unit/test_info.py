@@ -19,6 +19,7 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.exemption impo
 )
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy import parse_policies
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.policy_versions import StoredPolicy
+from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.partition_plan import first_day
 
 UTC = datetime.timezone.utc
 NOW = datetime.datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -234,6 +235,40 @@ def test_weeks_are_added_up_and_a_first_month_is_drawn_out():
         info.partitions([period("2026-11-01", "2026-12-01", 8192, rows=0)], "month", 0, NOW)["projected_bytes"] == 8192
     )
     assert info.partitions([], None, None, NOW)["until"] is None
+
+
+def oldest(begins, end, size, rows=1):
+    """Return a log of which this is the oldest partition left, after a place for older rows that ends in January."""
+    return [
+        {**period(None, "2026-01-01", 1, rows=0), "begins": None},
+        {**period("2026-01-01", end, size, rows), "begins": begins},
+    ]
+
+
+def test_a_month_that_has_left_the_log_is_none_that_it_has_grown_in():
+    found = oldest("2026-10-01", "2026-11-01", 200)
+    found.append({**period("2026-11-01", "2026-12-01", 20), "begins": "2026-11-01"})
+    answer = info.partitions(found, "month", 0, NOW)
+    assert [month["month"] for month in answer["growth"]] == ["2026-10", "2026-11"]
+    assert answer["projected_bytes"] == 221 + 12 * 200
+    # Where partitions end is told as the server has it.
+    assert answer["list"] == [{key: entry[key] for key in entry if key != "begins"} for entry in found]
+
+
+def test_the_month_that_goes_on_is_no_complete_one_where_it_alone_is_left():
+    answer = info.partitions(oldest("2026-11-01", "2026-12-01", 100), None, 0, NOW)
+    assert (answer["interval"], answer["growth"]) == ("month", [{"month": "2026-11", "rows": 1, "bytes": 100}])
+    assert answer["projected_bytes"] == 101 + 12 * round(100 * 30 / 20)
+
+
+def test_a_partition_after_a_change_of_the_interval_begins_where_the_one_before_it_ends():
+    assert [first_day(name) for name in ("p2026_11", "p2026_w45", "p2026_11_09")] == [
+        "2026-11-01",
+        "2026-11-02",
+        "2026-11-09",
+    ]
+    found = [{**period("2026-11-02", "2026-12-01", 7), "begins": first_day("p2026_10")}]
+    assert info.partitions(found, None, 0, NOW)["growth"] == [{"month": "2026-11", "rows": 1, "bytes": 7}]
 
 
 def test_the_offsets_of_a_zone_change_with_its_summer_time():

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 from report_facts import NOW, OPTIONS, host, table, trail
 
@@ -348,6 +350,11 @@ def test_statement_auditing_is_read_from_predictions():
 )
 def test_a_named_period_ends_now(given, since):
     assert period(given, NOW) == {"name": given, "since": since, "until": NOW}
+
+
+def test_a_period_of_one_s_own_is_named_by_its_ends():
+    given = {"since": datetime.date(2026, 4, 1), "until": "2026-07-01"}
+    assert period(given, NOW) == {"name": "2026-04-01 to 2026-07-01", "since": "2026-04-01", "until": "2026-07-01"}
 
 
 def test_a_month_that_is_shorter_ends_earlier():

@@ -8,14 +8,15 @@ import pytest
 from report_facts import OPTIONS, host
 
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._report import of_hosts
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._report_inputs import period
 
 HOUR_AGO = {"asked_at": "2026-11-22T09:00:00Z", "period": "month"}
 
 
-def model(*, hours, own=None, **cached):
+def model(*, hours, own=None, options=OPTIONS, **cached):
     kept = {"_audit_report_cached": host(**{**HOUR_AGO, **cached})}
     variables = {"ansible_facts": kept, **({"_audit_report_facts": own} if own else {})}
-    (entry,) = of_hosts(["pg1"], {"pg1": variables}, {**OPTIONS, "cache_hours": hours})["hosts"]
+    (entry,) = of_hosts(["pg1"], {"pg1": variables}, {**options, "cache_hours": hours})["hosts"]
     return entry
 
 
@@ -40,6 +41,20 @@ def test_an_answer_of_another_run_counts_as_one_of_this_run_and_says_of_when_it_
 def test_an_answer_that_cannot_count_leaves_its_host_unknown_and_says_why(hours, cached, reason):
     entry = model(hours=hours, **cached)
     assert (entry["posture"], entry["reason"]) == ("unknown", reason)
+
+
+def test_an_answer_about_one_period_of_one_s_own_is_none_about_another():
+    spring, summer = (
+        period({"since": since, "until": until}, OPTIONS["generated_at"])
+        for since, until in (("2026-04-01", "2026-07-01"), ("2026-07-01", "2026-10-01"))
+    )
+    options = {**OPTIONS, "period": summer}
+    assert model(hours=1, options=options, period=summer["name"])["posture"] == "green"
+    entry = model(hours=1, options=options, period=spring["name"])
+    assert (entry["posture"], entry["reason"]) == (
+        "unknown",
+        "it was asked at 2026-11-22T09:00:00Z for another period (2026-04-01 to 2026-07-01)",
+    )
 
 
 def test_an_answer_of_this_run_wins():

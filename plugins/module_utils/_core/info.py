@@ -44,6 +44,9 @@ _COLUMN_BYTES = 6
 _OFFICE_HOURS = re.compile(r"([01]\d|2[0-4]):([0-5]\d)\s*-\s*([01]\d|2[0-4]):([0-5]\d)", re.ASCII)
 _MONTHS_AVERAGED = 3
 
+#: What is told of each partition.
+_OF_PARTITION = ("name", "from", "to", "rows", "bytes")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -152,9 +155,15 @@ def partitions(
 ) -> dict[str, Any]:
     """Return how far the log's partitions reach, and how it grows.
 
-    :param found: name, from and to (ISO dates; None is open), rows and bytes, in the order of time.
+    :param found: name, from and to (ISO dates; None is open), rows and bytes, in the order of time; and `begins`, the
+        first day of the period that it is made for, where the engine has a partition begin at the end of another one.
     """
-    periods = [entry for entry in found if entry["from"] and entry["to"]]
+    # Once archived periods have left such a log, its oldest partition would count as their months.
+    periods = [
+        {**entry, "from": max(entry["from"], entry.get("begins") or "")}
+        for entry in found
+        if entry["from"] and entry["to"]
+    ]
     today = now.date().isoformat()
     growth: dict[str, dict[str, Any]] = {}
     for entry in periods:
@@ -169,7 +178,7 @@ def partitions(
         "ahead": sum(entry["from"] > today for entry in periods),
         "catch_all_rows": catch_all_rows,
         "bytes": size,
-        "list": [dict(entry) for entry in found],
+        "list": [{key: entry[key] for key in _OF_PARTITION} for entry in found],
         "growth": list(growth.values()),
         "projected_bytes": size + 12 * _monthly_bytes(list(growth.values()), now.date()),
     }

@@ -12,10 +12,8 @@ a run was cut off; the next one goes on, or puts them back where they are not th
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Any, Callable
 
 from .._core.archive_step import late
@@ -25,13 +23,11 @@ from .._core.sql import Identifier, Joined, Literal, Sql, sql
 from . import archive_queries as queries
 from .apply import LOCK_ERRORS
 from .canonical import canonical
+from .partition_plan import PERIOD_NAME, first_day
 from .seal_queries import CUT_OFF
 from .seal_store import SealStore
 from .session import Session, pymysql
 from .trail_functions import AWAIT_WRITERS
-
-#: The names that partitions are made with, and those of the tables that they are exchanged with.
-_NAME = re.compile(r"(?:p|audit_log_)\d{4}_(?:\d\d|w\d\d|\d\d_\d\d)")
 
 #: Bytes of lines that one answer of the server has, about: what is not taken of it has to be read all the same.
 _ANSWER = 4 << 20
@@ -61,7 +57,7 @@ class ArchiveStore:
         self.statements: list[str] = []
 
     def periods(self) -> list[dict[str, Any]]:
-        sides = {row["name"]: row["bytes"] for row in self._of_log(queries.SIDES) if _NAME.fullmatch(row["name"])}
+        sides = {row["name"]: row["bytes"] for row in self._of_log(queries.SIDES) if PERIOD_NAME.fullmatch(row["name"])}
         attached = self._attached()
         for period in attached:
             if self.changes and period["archive"] in sides:
@@ -74,7 +70,7 @@ class ArchiveStore:
         return detached + attached
 
     def whole(self) -> dict[str, Any]:
-        names = [row["name"] for row in self._of_log(queries.PARTITIONS) if not _NAME.fullmatch(row["name"])]
+        names = [row["name"] for row in self._of_log(queries.PARTITIONS) if not PERIOD_NAME.fullmatch(row["name"])]
         full = [name for name in names if self._any(self._partition({"name": name}))]
         return {"written": bool(self._of_log(queries.ROUTINES)), "catch_alls": full}
 
@@ -151,8 +147,8 @@ class ArchiveStore:
         found, lower = [], ""
         for row in self._of_log(queries.PARTITIONS):
             upper = row["bound"].strip("'")[:10]
-            if _NAME.fullmatch(row["name"]):
-                days = {"first_day": max(lower, _first_day(row["name"])), "end_day": upper}
+            if PERIOD_NAME.fullmatch(row["name"]):
+                days = {"first_day": max(lower, first_day(row["name"])), "end_day": upper}
                 names = {"name": row["name"], "archive": f"audit_log_{row['name'][1:]}"}
                 found.append({**names, **days, "bytes": row["bytes"], "state": "attached"})
             lower = upper
@@ -378,14 +374,6 @@ def stores(session: Session, params: Mapping[str, Any], changes: bool) -> tuple[
     schema = params["schema"]
     seals = SealStore(session, schema)
     return seals, ArchiveStore(session, schema, params["lock_timeout"], params["lock_retries"], changes)
-
-
-def _first_day(name: str) -> str:
-    """Return the first day of the period that a partition is named after."""
-    year, *rest = name[1:].split("_")
-    if rest[0].startswith("w"):
-        return date.fromisocalendar(int(year), int(rest[0][1:]), 1).isoformat()
-    return date(int(year), *map(int, (*rest, "1")[:2])).isoformat()
 
 
 def _days(period: Mapping[str, Any]) -> dict[str, Literal]:

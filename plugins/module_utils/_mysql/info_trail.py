@@ -24,7 +24,7 @@ from . import info_queries as queries
 from .accounts import ACCOUNTS, OWNER, WRITER, Account
 from .adoption import read_foreign_logs
 from .grants import READABLE, wanted_rights
-from .partition_plan import INTERVAL_SETTING
+from .partition_plan import INTERVAL_SETTING, PERIOD_NAME, first_day
 from .session import Session, pymysql
 from .trail_catalog import TrailCatalog, roles_of
 from .trigger import OPERATIONS, PREFIX, Slots, read_triggers
@@ -132,6 +132,7 @@ class _Facts(TrailFacts):
             bound = _text(row["bound"]).strip("'")
             entry = {"name": row["name"], "from": found[-1]["to"] if found else None}
             entry["to"] = None if bound == "MAXVALUE" else bound[:10]
+            entry["begins"] = first_day(row["name"]) if PERIOD_NAME.fullmatch(row["name"]) else None
             found.append({**entry, "rows": int(row["rows"] or 0), "bytes": int(row["bytes"] or 0)})
         return found
 

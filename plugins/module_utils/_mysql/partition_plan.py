@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
+
 from .._core.sql import Identifier, Literal, Sql, sql
 
 INTERVALS = ("month", "week", "day")
@@ -15,6 +18,9 @@ DEFAULT_AHEAD = 3
 #: The names of the rows of the setting table that maintain_partitions() follows.
 INTERVAL_SETTING = "partition_interval"
 AHEAD_SETTING = "partition_ahead"
+
+#: The names that partitions are made with, and those of the tables that they are exchanged with.
+PERIOD_NAME = re.compile(r"(?:p|audit_log_)\d{4}_(?:\d\d|w\d\d|\d\d_\d\d)")
 
 # Periods are those of UTC. The catch-all is divided while it is empty, ahead of time; rows that it holds move into
 # their periods, while writers wait. Before the first period there is a place for rows with an older time.
@@ -54,6 +60,18 @@ _LATER = """CASE {period}
       WHEN 'week' THEN {moment} + INTERVAL {count} WEEK
       ELSE {moment} + INTERVAL {count} DAY END"""
 _FORMAT = "CASE {period} WHEN 'month' THEN 'p%Y_%m' WHEN 'week' THEN 'p%x_w%v' ELSE 'p%Y_%m_%d' END"
+
+
+def first_day(name: str) -> str:
+    """Return the first day of the period that a partition is named after.
+
+    The server knows only where a partition ends. The oldest one takes what is older as well, once those before it have
+    been dropped; and one that follows a change of the interval may begin later than what it is named after.
+    """
+    year, *rest = name[1:].split("_")
+    if rest[0].startswith("w"):
+        return date.fromisocalendar(int(year), int(rest[0][1:]), 1).isoformat()
+    return date(int(year), *map(int, (*rest, "1")[:2])).isoformat()
 
 
 def partition_statement(schema: str, table: str, period: Sql, ahead: Sql, at: Sql) -> Sql:

@@ -44,6 +44,13 @@ def guards(log: Schema) -> list[t.Any]:
     )
 
 
+def growth(log: Schema) -> list[str]:
+    """Return the months that the log is said to have grown in."""
+    (found,) = running.run_module("mysql_audit_info", **log.login, gather=["partitions"])["trails"]
+    assert {key for entry in found["partitions"]["list"] for key in entry} == {"name", "from", "to", "rows", "bytes"}
+    return [month["month"] for month in found["partitions"]["growth"]]
+
+
 def test_a_partition_past_its_time_becomes_an_archive_and_leaves_the_log(log: Schema, archiver: MysqlArchiver) -> None:
     add_old(log, 5, rows=250)
     add_old(log, 4, rows=30)
@@ -56,6 +63,7 @@ def test_a_partition_past_its_time_becomes_an_archive_and_leaves_the_log(log: Sc
     assert set(partitions(log)) & {name_of(ago) for ago in (6, 5, 4)} == set()
     assert len(archiver.archived(period(5))) == 250
     assert (count(log, "audit_log_data"), sides(log)) == (8, [])
+    assert growth(log) == [months_ago(ago).isoformat()[:7] for ago in (3, 2, 1, 0)]
     assert guards(log) == before
     assert archiver.problems() == []
     again = archiver.run()
