@@ -205,10 +205,11 @@ class Spool:
         self.cursor = place
 
     def _next_file(self) -> None:
+        # The other thread opens a file as soon as `last` names it.
+        file = open(self.path(self.last + 1), "ab")  # noqa: SIM115
         self._file.close()
+        self._file, self.end = file, 0
         self.last += 1
-        self._file = open(self.path(self.last), "ab")  # noqa: SIM115
-        self.end = 0
 
     def _numbers(self) -> list[int]:
         names = [name.partition(".") for name in os.listdir(self._directory)]
@@ -237,19 +238,19 @@ class Delivery:
     def __init__(self, configuration: dict[str, Any], spool: Spool) -> None:
         self._configuration = configuration
         self._spool = spool
-        self._connected = False
         self._failing = False
         self.ended = threading.Event()
 
     def run(self) -> None:
         """Deliver until :attr:`ended` is set."""
         while not self.ended.is_set():
+            before = self._spool.cursor
             reason = self._attempt()
-            # A session that was open may have ended long ago: that says nothing about the collector.
-            if reason and not self._connected:
+            # A session that has delivered may have been a long one: its end says nothing about the collector. That one
+            # was opened says nothing either: a collector whose disk is full opens them all, and takes no record.
+            if reason and self._spool.cursor == before:
                 self._tell(reason)
                 self.ended.wait(self._configuration["retry_seconds"])
-            self._connected = False
 
     def _attempt(self) -> str | None:
         """Return why a session has come to its end, unless we have ended it."""
@@ -269,8 +270,6 @@ class Delivery:
             if self.ended.is_set():
                 return
         with contextlib.closing(Connection(self._configuration)) as connection:
-            self._connected = True
-            self._tell(None)
             self._deliver(connection, place)
             connection.end()
 
@@ -282,20 +281,24 @@ class Delivery:
         try:
             file.seek(offset)
             while waiting or not self.ended.is_set():
-                line = file.readline() if len(waiting) < WINDOW and not self.ended.is_set() else b""
-                if line.endswith(b"\n"):
+                # Before reading: a file may grow between a look at its end and its completion.
+                complete = number < self._spool.last
+                reading = len(waiting) < WINDOW and not self.ended.is_set()
+                line = file.readline() if reading else b""
+                # What a failure of power has left of a line is sent as it is: no more comes, and others lie behind it.
+                if line.endswith(b"\n") or (line and complete):
                     offset += len(line)
-                    waiting.append((connection.send(b"syslog", line[:-1]), (number, offset)))
+                    waiting.append((connection.send(b"syslog", line.rstrip(b"\n")), (number, offset)))
                     continue
                 if line:
                     # It is just being written, and is read once it is whole.
                     file.seek(offset)
                 if waiting:
-                    sent, place = waiting[0]
+                    sent, place = waiting.popleft()
                     connection.answer(sent)
-                    waiting.popleft()
                     acknowledged = place
-                elif number < self._spool.last and not line:
+                    self._tell(None)
+                elif complete and reading and not line:
                     file.close()
                     number, offset = number + 1, 0
                     file = open(self._spool.path(number), "rb")  # noqa: SIM115
