@@ -72,7 +72,7 @@ events:
       none.
     - In C(old_values), C(new_values) and C(context), numbers with a fraction are texts with all their digits, because
       Ansible would round them; so are whole numbers of more than 1000 digits. A document that is nested more than 64
-      deep is returned as JSON text.
+      deep, or that only MariaDB reads, is returned as JSON text.
   returned: without O(dest)
   type: list
   elements: dict

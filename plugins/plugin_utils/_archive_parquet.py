@@ -20,6 +20,7 @@ from typing import Any, Optional
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import Manifest
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.json_text import is_readable
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import Place, place_at
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._seals import file_name
 
@@ -286,8 +287,8 @@ def changed_columns(row: Row) -> list[str | None] | None:
     try:
         before, after = (_IN_WORDS.raw_decode(text)[0] for text in (old or "{}", new))
         return sorted(name for name in after if name in named or name not in before or before[name] != after[name])
-    except (RecursionError, TypeError):
-        # Deeper than Python goes, or no objects.
+    except (RecursionError, TypeError, ValueError):
+        # Deeper than Python goes, or no objects, or what only MariaDB reads.
         return None
 
 
@@ -327,7 +328,7 @@ def _unescaped(text: str) -> str:
 
 def _names(text: str) -> list[str | None]:
     """Return names of columns, or as one name what is no list of them."""
-    found = _LENIENT.decode(text) if text.startswith("[") else text
+    found = _LENIENT.decode(text) if text.startswith("[") and is_readable(text) else text
     if isinstance(found, list) and all(name is None or isinstance(name, str) for name in found):
         return found
     return [text]

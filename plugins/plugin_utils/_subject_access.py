@@ -153,10 +153,13 @@ def _events(host: str, slurped: Mapping[str, Any]) -> list[dict[str, Any]]:
     events = []
     for result in slurped.get("results", []):
         database = result["item"].get("database")
-        for line in base64.b64decode(result.get("content", "")).decode("utf-8", "replace").splitlines():
+        # JSON leaves U+2028, U+2029 and U+0085 in a text as they are, and splitlines() would end a line there.
+        for line in base64.b64decode(result.get("content", "")).decode("utf-8", "replace").split("\n"):
+            if not line:
+                continue
             # A number with a fraction keeps all of its digits as a text; the line has it as it was.
             event = json.loads(line, parse_float=str)
-            where = {"host": host, "database": database or (event["context"] or {}).get("database")}
+            where = {"host": host, "database": database or _context(event).get("database")}
             events.append({**where, **event, "line": "{" + json.dumps(where)[1:-1] + ", " + line[1:]})
     return events
 
@@ -167,11 +170,11 @@ def _distinct(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     for event in events:
         key = (event["host"], event["database"], event["id"]) if event["id"] is not None else event["line"]
         found.setdefault(key, event)
-    objects = {_access(event) for event in found.values() if (event["context"] or {}).get("audit_type") == "OBJECT"}
+    objects = {_access(event) for event in found.values() if _context(event).get("audit_type") == "OBJECT"}
     return [
         event
         for event in found.values()
-        if (event["context"] or {}).get("audit_type") != "SESSION" or _access(event) not in objects
+        if _context(event).get("audit_type") != "SESSION" or _access(event) not in objects
     ]
 
 
@@ -179,15 +182,21 @@ def _order(event: Mapping[str, Any]) -> tuple[str, str, int]:
     """Place an event: a log has whole milliseconds, MariaDB's whole seconds, and comes after the changes in them."""
     time = event["changed_at"]
     if event["id"] is None:
-        unknown = 6 if (event["context"] or {}).get("source") == "server_audit" else 3
+        unknown = 6 if _context(event).get("source") == "server_audit" else 3
         time = f"{time[: -unknown - 1]}{'9' * unknown}Z"
     return (time, event["host"], event["id"] or 0)
 
 
 def _access(event: Mapping[str, Any]) -> tuple[Any, ...]:
-    context = event["context"] or {}
+    context = _context(event)
     names = ("process_id", "statement_id", "substatement_id")
     return (event["host"], event["changed_at"], *(context.get(name) for name in names))
+
+
+def _context(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an event's context; nothing where it is no object, because an application or an importer set another."""
+    context = event["context"]
+    return context if isinstance(context, dict) else {}
 
 
 def _counted(names: Iterable[str]) -> dict[str, int]:

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import Manifest
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 from ansible_collections.dbfleet.audit.plugins.plugin_utils import _archive_parquet
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_directory import Directory
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_parquet import COLUMNS, ParquetCopies, parse
-from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import Directory, Place
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import Place
 
 #: What the database makes of a row; NULL is left out.
 POSTGRESQL = (
@@ -135,6 +136,20 @@ def test_what_is_no_json_in_mariadb_is_one_text(tmp_path: pathlib.Path):
     assert json.loads(row["context"]) == '}"'
     assert (row["old_values"], row["new_values"]) == ("7", '"x"')
     assert row["changed_columns"] == ['"\\"a\\", b"']
+
+
+def test_what_only_mariadb_calls_json_is_kept_as_it_is(tmp_path: pathlib.Path):
+    # The second is what somebody has written into the log.
+    image = '{"a": [11e, -], "b": "\\q"}'
+    start = '{"id":1,"changed_at":"2026-05-01T00:00:00.000000","action":"UPDATE",'
+    first, second, third = write(
+        tmp_path,
+        f'{start}"changed_columns":["a"],"context":{image},"old_values":{image},"new_values":{image}}}',
+        f'{start}"changed_columns":[1e],"new_values":{image}}}',
+        f'{start}"old_values":{{}},"new_values":{image}}}',
+    )
+    assert first["context"] == first["old_values"] == first["new_values"] == image
+    assert [row["changed_columns"] for row in (first, second, third)] == [["a"], ["[1e]"], None]
 
 
 def test_a_document_of_several_lines_in_mariadb_is_a_document(tmp_path: pathlib.Path):

@@ -64,6 +64,13 @@ def test_a_document_on_several_lines_becomes_one():
     assert as_json(row(context='{"a":\r\n 1}')).count("\n") == 1
 
 
+@pytest.mark.parametrize("text", ['{"a": [11e]}', '{"a": "\\q"}', "[-,\r\n1]"])
+def test_a_document_that_only_mariadb_reads_is_a_text(text):
+    assert as_event(row(context=text, new_values="[1]"))["context"] == text
+    event = json.loads(as_json(row(context=text, new_values="[1]")))
+    assert (event["context"], event["new_values"]) == (text, [1])
+
+
 def test_an_event_keeps_every_digit():
     text = '{"price": 1.10, "big": 12345678901234567890, "e": 1e5, "long": ' + "9" * 5000 + "}"
     values = as_event(row(new_values=text))["new_values"]

@@ -48,6 +48,23 @@ def test_a_row_is_shipped_in_ascii_and_comes_back_as_the_same_bytes():
         assert parse(again.replace("\n", " ").encode(errors="surrogateescape")) == shipped
 
 
+def test_what_is_searched_for_is_beside_a_row_whatever_its_documents_are():
+    searched = {"changed_at": "T", "action": "INSERT", "table_name": 't,"context":1', "record_id": "1"}
+    start = json.dumps({"id": 7, **searched}, separators=(",", ":"))[:-1].encode()
+    for documents in (
+        b',"changed_columns":["a"],"context":{"x":[11e]}}',
+        b',"hidden_changes":["a"]}',
+        b',"context_text":"{\\"changed_at\\": 1}","new_values":{"changed_at":"x"}}',
+        b',"old_values":' + b"[" * 100000 + b"]" * 100000 + b"}",
+        b',"new_values":{"a":"\\q"}}',
+        b"}",
+    ):
+        made = message(7, start + documents, SEAL, ORIGIN)
+        fields = json.loads(made.text)
+        assert {name: fields.get(name) for name in searched} == searched
+        assert (fields["row"].encode(), made.changed_at, made.action) == (start + documents, "T", "INSERT")
+
+
 def test_a_message_of_syslog_is_as_rfc_5424_and_its_frame_as_rfc_5425_say():
     text = message(7, LINE, SEAL, ORIGIN)
     sent = rfc5424(text, SEAL, ORIGIN)

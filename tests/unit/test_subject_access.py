@@ -32,7 +32,8 @@ def event(**values: t.Any) -> dict[str, t.Any]:
 
 
 def slurped(*events: dict[str, t.Any]) -> dict[str, t.Any]:
-    text = "".join(f"{json.dumps(entry)}\n" for entry in events)
+    # As the modules write them: a text has its characters, not their numbers.
+    text = "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in events)
     return {"results": [{"item": {"database": "shop"}, "content": base64.b64encode(text.encode()).decode()}]}
 
 
@@ -102,6 +103,25 @@ def test_an_event_counts_once_however_often_it_was_found():
     ]
     assert found["actions"] == {"UPDATE": 2, "READ": 1}
     assert found["people"] == {EVIL: 2, "bob": 1}
+
+
+def test_a_value_may_have_characters_that_end_a_line_elsewhere():
+    address = {"address": "Main St 1\u2028Rear\u2029Berlin\u0085Mitte"}
+    found = made({"pg1": answered([{**CHANGE, "new_values": address}, {**CHANGE, "id": 2}])})
+    assert [entry["new_values"] for entry in found["events"]] == [address, CHANGE["new_values"]]
+    assert json.loads(found["events"][0]["line"])["new_values"] == address
+
+
+def test_a_context_may_be_no_object():
+    for context in ('{"user": [11e]}', [1], "database", 7, None):
+        changes = slurped({**CHANGE, "context": context})
+        changes["results"][0]["item"] = {}
+        reads = [{**READ, "context": context}]
+        found = made({"my1": {**answered([], reads), "_audit_subject_access_changes": changes}})
+        assert [(event["context"], event["database"]) for event in found["events"]] == [
+            (context, None),
+            (context, "shop"),
+        ]
 
 
 def test_who_did_not_answer_and_what_is_not_known_is_said():

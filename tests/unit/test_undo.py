@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import typing as t
 
@@ -22,7 +23,13 @@ from ansible_collections.dbfleet.audit.plugins.module_utils._core.undo import (
 )
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.undo_module import parse_undo
 from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.column import Column
-from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.undo_value import literal, masked, members, same
+from ansible_collections.dbfleet.audit.plugins.module_utils._mysql.undo_value import (
+    image_of,
+    literal,
+    masked,
+    members,
+    same,
+)
 
 NOW = datetime.datetime(2026, 11, 21, 19, 0, tzinfo=datetime.timezone.utc)
 TABLE = UndoTable("public", "users", tuple(UndoColumn(name, "text") for name in ("id", "name", "age")), ("id",), True)
@@ -92,6 +99,14 @@ RENAMED = Found(True, {"id": "1"}, {"name": "'a'"}, {"name": "'b'"})
 def test_the_first_change_says_what_the_record_was(first, found, now, statement):
     (done,), skipped = undone(change(5, first), found=found)
     assert (done.now, done.statement, skipped) == (now, statement, [])
+
+
+@pytest.mark.parametrize(("wanted", "value"), [({"name": "'a'"}, "at"), ({"at": "'t'", "name": "'a'"}, "'t'")])
+def test_a_column_that_every_update_renews_is_named_in_it(wanted, value):
+    table = dataclasses.replace(TABLE, columns=(*TABLE.columns, UndoColumn("at", "timestamp", renewed=True)))
+    targets, _skipped = trace([change(5, "UPDATE", changed_columns=tuple(wanted))], table, True)
+    (done,), _kept = restore(targets, [Found(True, {"id": "1"}, wanted, {})], table, Plain())
+    assert done.statement == f"UPDATE users\nSET at = {value},\n    name = 'a'\nWHERE id is 1;"
 
 
 @pytest.mark.parametrize(("first", "found"), [("UPDATE", SAME), ("DELETE", SAME), ("INSERT", GONE)])
@@ -229,6 +244,12 @@ def test_members_of_a_recorded_image_keep_every_digit():
     assert members("{}") == {}
 
 
+def test_members_that_only_mariadb_reads():
+    text = '{"a": [11e], "b": 1e , "c": {"x":-}, "d": "\\q\\"}", "e": [-,1]}'
+    assert members(text) == {"a": "[11e]", "b": "1e", "c": '{"x":-}', "d": '"\\q\\"}"', "e": "[-,1]"}
+    assert image_of(text) == dict.fromkeys("abcde")
+
+
 @pytest.mark.parametrize(
     ("value", "why"),
     [
@@ -266,3 +287,6 @@ def test_documents_that_are_only_written_differently_are_the_same():
     assert same(column, '{"a":1.0}', '{"a": 1.0}')
     assert not same(column, '{"a": 1.0}', '{"a": 1}')
     assert not same(Column("c", "text", "utf8mb4"), '"a"', '"A"')
+    assert same(column, "[1e]", "[1e]")
+    assert not same(column, "[1e]", "[2e]")
+    assert not same(column, "[1e]", '"[1e]"')

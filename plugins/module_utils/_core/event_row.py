@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from .event import EVENT_FIELDS
+from .json_text import is_readable
 
 Row = Sequence[Optional[str]]
 
@@ -42,7 +43,7 @@ def as_event(row: Row) -> dict[str, Any]:
     """Return a row as an event.
 
     A number with a fraction stays a text, with all its digits: Ansible would round it. So does a whole number of more
-    than 1,000 digits, and a document that is nested more than 64 deep.
+    than 1,000 digits, and a document that is nested more than 64 deep or that only MariaDB reads.
     """
     return {name: _value(name, text) for name, text in zip(EVENT_FIELDS, row)}
 
@@ -53,7 +54,10 @@ def as_row(event: Mapping[str, Any]) -> Row:
 
 
 def as_json(row: Row) -> str:
-    """Return a row as a line of JSON in which documents are the server's text, unaltered."""
+    """Return a row as a line of JSON in which documents are the server's text, unaltered.
+
+    One that only MariaDB reads stands there as a text, for nobody could read the line otherwise.
+    """
     values = ("null" if text is None else _json(text, verbatim) for text, verbatim in zip(row, _VERBATIM))
     return "{" + ", ".join(f"{key}: {value}" for key, value in zip(_KEYS, values)) + "}\n"
 
@@ -71,7 +75,7 @@ def _value(name: str, text: str | None) -> Any:
         return None
     if name in NUMBERS:
         return int(text)
-    if name in DOCUMENTS and _depth(text) <= MAXIMUM_DEPTH:
+    if name in DOCUMENTS and _depth(text) <= MAXIMUM_DEPTH and is_readable(text):
         return json.loads(text, parse_float=str, parse_int=_whole)
     return text
 
@@ -102,8 +106,10 @@ def _depth(text: str) -> int:
 
 
 def _json(text: str, verbatim: bool) -> str:
+    if not verbatim or not is_readable(text):
+        return _encode(text)
     # Inside JSON, a line break is white space: MariaDB keeps documents as they were given.
-    return text.replace("\r", " ").replace("\n", " ") if verbatim else _encode(text)
+    return text.replace("\r", " ").replace("\n", " ")
 
 
 def _cell(text: str) -> str:

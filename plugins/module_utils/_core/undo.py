@@ -28,6 +28,7 @@ class UndoColumn:
     :ivar generated: the server computes it; it is never written.
     :ivar insert_only: an UPDATE cannot set it (GENERATED ALWAYS AS IDENTITY).
     :ivar comparable: whether values of the type can be compared by the engine's ordinary operators.
+    :ivar renewed: the server sets it to the present time in every UPDATE that does not name it.
     :ivar opaque: why its recorded values cannot be read back, or an empty text.
     """
 
@@ -38,6 +39,7 @@ class UndoColumn:
     insert_only: bool = False
     comparable: bool = True
     opaque: str = ""
+    renewed: bool = False
 
 
 @dataclass(frozen=True)
@@ -339,7 +341,9 @@ class _Statements:
         wanted = {name: value for name, value in found.wanted.items() if not self.columns[name].insert_only}
         lost = {name: why for name, why in target.lost.items() if name in target.touched or name not in self.columns}
         lost.update((name, "GENERATED ALWAYS") for name in found.wanted.keys() - wanted.keys())
-        values = ",\n    ".join(f"{self.writer.identifier(name)} = {value}" for name, value in wanted.items())
+        kept = {name: self.writer.identifier(name) for name, column in self.columns.items() if column.renewed}
+        given = {**kept, **wanted}.items()
+        values = ",\n    ".join(f"{self.writer.identifier(name)} = {value}" for name, value in given)
         where = self._where(found, {name: found.seen[name] for name in wanted if name in found.seen})
         text = f"{_comment(lost)}UPDATE {self.writer.relation(self.table)}\nSET {values}\n{where};"
         return Restoration(target.record_id, "changed", "UPDATE", text, target.first.id)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .._core.errors import AuditError
+from .._core.json_text import end_of_value
 from .._core.sql import Identifier, Literal, Sql, Verbatim, sql
 from .canonical import digest
 from .session import Session
@@ -112,7 +113,7 @@ def _members(line: str) -> Iterator[tuple[str, str]]:
     decoder, position = json.JSONDecoder(), 1
     while position < len(line):
         key, colon = decoder.raw_decode(line, position)
-        _value, end = decoder.raw_decode(line, _after_blanks(line, colon + 1))
+        end = end_of_value(line, _after_blanks(line, colon + 1))
         end = _after_blanks(line, end)
         yield key, line[colon + 1 : end]
         position = end + 1

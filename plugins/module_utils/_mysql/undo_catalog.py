@@ -23,7 +23,8 @@ _COLUMNS = """
 SELECT t.table_schema AS `schema`, t.table_name AS `table`, t.table_type AS type, COALESCE(t.engine, '') AS engine,
        c.column_name AS name, LOWER(c.data_type) AS kind, c.character_set_name AS charset,
        c.is_nullable = 'NO' AND c.column_default IS NULL AND c.extra NOT LIKE '%auto_increment%' AS required,
-       c.extra LIKE 'VIRTUAL%' OR c.extra LIKE 'STORED%' OR c.extra LIKE 'PERSISTENT%' AS `generated`
+       c.extra LIKE 'VIRTUAL%' OR c.extra LIKE 'STORED%' OR c.extra LIKE 'PERSISTENT%' AS `generated`,
+       LOWER(c.extra) LIKE '%on update current_timestamp%' AS renewed
 FROM information_schema.tables AS t
 JOIN information_schema.columns AS c ON c.table_schema = t.table_schema AND c.table_name = t.table_name
 WHERE {names}
@@ -86,7 +87,13 @@ def read_table(session: Session, title: str, trail: str) -> MysqlUndoTable:
     return MysqlUndoTable(
         *place,
         tuple(
-            UndoColumn(row["name"], typed[row["name"]].kind, bool(row["required"]), bool(row["generated"]))
+            UndoColumn(
+                row["name"],
+                typed[row["name"]].kind,
+                bool(row["required"]),
+                bool(row["generated"]),
+                renewed=bool(row["renewed"]),
+            )
             for row in rows
         ),
         tuple(key),

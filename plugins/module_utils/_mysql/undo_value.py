@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from .._core.json_text import end_of_value, is_readable
 from .._core.sql import Quoter
 from .column import BINARY, GEOMETRIES, NUMBERS, Column
 
@@ -31,7 +32,7 @@ def members(document: str) -> dict[str, str]:
     while document[place] != "}":
         name, place = _DECODER.raw_decode(document, place)
         start = _GAP.match(document, place).end()  # type: ignore[union-attr]
-        _value, place = _DECODER.raw_decode(document, start)
+        place = end_of_value(document, start)
         found[name] = document[start:place]
         place = _GAP.match(document, place).end()  # type: ignore[union-attr]
     return found
@@ -48,7 +49,7 @@ def masked(value: str) -> str | None:
         return "redacted"
     if _DIGEST.fullmatch(value[1:-1]):
         return "hashed"
-    if value.startswith("{"):
+    if value.startswith("{") and is_readable(value):
         document = json.loads(value)
         if document.get("omitted") == "too large" and "sha256" in document:
             return "too large"
@@ -102,5 +103,7 @@ def image_of(document: str) -> Mapping[str, str | None]:
 
 
 def _exactly(value: str) -> Any:
-    # Numbers as marked texts: 1.0 is not 1, and neither is "1".
+    # What only MariaDB reads, and numbers, as marked texts: 1.0 is not 1, and neither is "1".
+    if not is_readable(value):
+        return ("unreadable", value)
     return json.loads(value, parse_int=lambda digits: ("number", digits), parse_float=lambda digits: ("number", digits))

@@ -283,6 +283,26 @@ def test_an_engine_without_transactions_is_not_written_to(shop):
     assert "engine MyISAM has no transactions" in refusal(shop, "old", to=at, execute=True)
 
 
+def test_a_timestamp_that_every_update_renews_stays_what_it_was(shop):
+    at = audited(
+        shop,
+        "CREATE TABLE page (id INT PRIMARY KEY, name TEXT, "
+        "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP, "
+        "fine DATETIME(6) ON UPDATE CURRENT_TIMESTAMP(6))",
+        "SET timestamp = 1700000000",
+        "INSERT INTO page VALUES (1, 'a', NOW(), NOW(6)), (2, 'b', NOW(), NULL), (3, 'c', NOW(), NOW(6))",
+        "SET timestamp = DEFAULT",
+    )
+    before = rows(shop, "page")
+    # In the second of the insertion; leaving both alone; and at another time.
+    by(shop, "ann", "SET timestamp = 1700000000", "UPDATE page SET name = 'x' WHERE id = 1")
+    shop.execute("UPDATE page SET name = 'x', at = at, fine = fine WHERE id = 2")
+    shop.execute("UPDATE page SET name = 'x' WHERE id = 3")
+    assert len(undo(shop, "page", to=at, execute=True)["records"]) == 3
+    assert rows(shop, "page") == before
+    assert undo(shop, "page", to=at, execute=True)["statements"] == []
+
+
 def test_too_many_records_are_refused(users):
     at = mix(users)
     assert "3 records would have to be undone, more than limit (2)" in refusal(users, to=at, limit=2, execute=True)
