@@ -79,8 +79,8 @@ options:
     type: path
   format:
     description:
-      - Format of O(dest). V(jsonl) is one JSON object a line and exact; documents are the server's own text. One that only MariaDB
-        reads (C([1e])) is a text.
+      - Format of O(dest). V(jsonl) is one JSON object a line and exact; documents are the server's own text. One that
+        only MariaDB reads (C([1e])) is a text.
       - V(csv) is RFC 4180 with a header; documents are JSON text, NULL is nothing and an empty text C(""). A text that
         a spreadsheet would calculate (one that begins with C(=), C(+), C(-), C(@), a tab or a carriage return and is no
         plain number) gets an apostrophe in front.

@@ -143,7 +143,9 @@ class Archiving:
         """Note what run() would do, from what is there now."""
         for period in periods:
             with self._noted(period):
-                if period["rows"] and self.archives.of(period) is None:
+                if not period["rows"]:
+                    self.archives.require_empty(period)
+                elif self.archives.of(period) is None:
                     self.due.append(period["name"])
         if drop:
             self._release(self._going(periods), tidy=True)
@@ -181,6 +183,9 @@ class Archiving:
                     missing.append(period)
                     continue
                 self.archives.check(manifest)
+                # Of two controllers, the other may have replaced the archive during the check: its file is no leftover.
+                if read_manifest(self.place, manifest.name) == manifest:
+                    self._clear(manifest)
                 archives[period["name"]] = manifest
         for period, upload in zip(missing, self._export(missing)):
             with self._noted(period):
@@ -258,25 +263,30 @@ class Archiving:
     def _with_manifests(
         self, periods: Sequence[dict[str, Any]], archives: Mapping[str, Manifest]
     ) -> list[dict[str, Any]]:
-        """Return the periods whose manifests are there, with as many rows as these say."""
-        found = []
+        """Return the periods whose archives are there, with as many rows as their manifests say."""
+        found, sizes = [], self.place.sizes() if archives else {}
         for period in periods:
             with self._noted(period):
-                found.append({**period, "rows": self._rows_of(period, archives)})
+                found.append({**period, "rows": self._rows_of(period, archives, sizes)})
         return found
 
-    def _rows_of(self, period: Period, archives: Mapping[str, Manifest]) -> int:
+    def _rows_of(self, period: Period, archives: Mapping[str, Manifest], sizes: Mapping[str, int]) -> int:
         """Return how many rows of a period are in its archive, which must be there.
 
-        :raises AuditError: when its manifest is not.
+        :param sizes: of the files that there are, by their names.
+        :raises AuditError: when its file or its manifest is not.
         """
         if not period["rows"]:
+            self.archives.require_empty(period)
             return 0
         manifest = read_manifest(self.place, period["archive"])
         if manifest != archives[period["name"]]:
             raise AuditError(
                 f"the manifest {self.place.url}/{period['archive']} is missing or has changed; nothing was dropped"
             )
+        if sizes.get(manifest.file) != manifest.size:
+            # Another controller that archives the same log takes what its own manifest does not name for a leftover.
+            raise AuditError(f"{self.place.url}/{manifest.file} is missing or has changed; nothing was dropped")
         return manifest.rows
 
     def _release(self, periods: Sequence[dict[str, Any]], tidy: bool = False) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import posixpath
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
@@ -51,7 +52,7 @@ class Expiry:
         self._sizes = place.sizes()
         names = [name.removesuffix(MANIFEST_SUFFIX) for name in self._sizes if name.endswith(MANIFEST_SUFFIX)]
         manifests = [manifest for name in names if (manifest := read_manifest(place, name))]
-        self._find_gone(manifests)
+        self._find_gone(manifests, holds)
         reasons = {
             manifest.name: "; ".join(hold.reason for hold in holds if hold.may_be_in(manifest.tables))
             for manifest in manifests
@@ -78,10 +79,13 @@ class Expiry:
         for manifest in self.over:
             self._delete(manifest)
         self.predict()
+        self._run.place.sweep()
+        for folder in sorted({posixpath.dirname(path) for manifest in self.over for path in manifest.copies}):
+            self._root.sweep(folder)
 
     def _delete(self, manifest: Manifest) -> None:
         try:
-            for place, name in self._files(manifest):
+            for place, name in [*self._replaced(manifest), *self._files(manifest)]:
                 place.delete(name)
         except AuditError as error:
             # A lock of the storage that ends later.
@@ -107,6 +111,11 @@ class Expiry:
         copies = [(self._root, path) for path in manifest.copies]
         return [*copies, (place, manifest.file), (place, manifest.name + MANIFEST_SUFFIX)]
 
+    def _replaced(self, manifest: Manifest) -> list[tuple[Place, str]]:
+        """Return files that a later one has replaced, and that a lock or the end of a run has left there."""
+        names = [name for name in self._sizes if archive.is_file_of(name, manifest.name)]
+        return [(self._run.place, name) for name in names if name != manifest.file]
+
     def _is_over(self, manifest: Manifest) -> bool:
         """Tell whether an archive's time is over. Of what is not signed for, the storage could say anything."""
         if self._signed.get(manifest.name) != archive.in_ledger(manifest):
@@ -126,13 +135,13 @@ class Expiry:
         age = self._run.retention.of(categories, end).archive
         return age.after(end) if age else None
 
-    def _find_gone(self, manifests: Sequence[Manifest]) -> None:
+    def _find_gone(self, manifests: Sequence[Manifest], holds: Sequence[Hold]) -> None:
         """Find the archives that the ledger knows, and that are not there as it says.
 
         :raises AuditError: when none of them is, as in a directory that is not mounted.
         """
         there = {manifest.name: manifest for manifest in manifests}
-        today, expired = self._run.today.isoformat(), archive.named(self._run.ledger(), archive.EXPIRED)
+        expired = archive.named(self._run.ledger(), archive.EXPIRED)
         known = {name: said for name, said in self._signed.items() if expired.get(name) != said}
         if known and not self._sizes:
             raise AuditError(
@@ -143,7 +152,17 @@ class Expiry:
             manifest = there.get(name)
             if manifest and archive.in_ledger(manifest) == said and self._sizes.get(manifest.file) == manifest.size:
                 continue
-            if manifest is None and said["expires"] and said["expires"] <= today:
+            if manifest is None and not holds and self._was_deleted_by_rule(said):
                 self.gone.append(said)
             elif name not in self._run.present:
                 self.missing.append(name)
+
+    def _was_deleted_by_rule(self, said: Mapping[str, Any]) -> bool:
+        """Tell whether the storage may have deleted an archive that is gone.
+
+        What categories and tables it had, nobody knows without its manifest: so any age of today may be its own, and
+        any hold may have applied to it.
+        """
+        today = self._run.today
+        over = said["expires"] is not None and said["expires"] <= today.isoformat()
+        return self._run.place.deletes and over and self._run.retention.may_be_over(said["end_day"], today)

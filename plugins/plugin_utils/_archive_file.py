@@ -120,7 +120,7 @@ def check_file(
         raise AuditError(f"{where}, read back, is not what was written: {error}") from None
     if hashed.sha256.hexdigest() != of.sha256:
         raise AuditError(f"{where}, read back, is not what was written: its SHA-256 is {hashed.sha256.hexdigest()}")
-    check.finish(of.first_day, _day_before(of.end_day))
+    check.finish(of.first_day, day_before(of.end_day))
     if (check.last_day or "") >= of.end_day:
         raise AuditError(f"{where} has rows of {check.last_day}, and its period ends before {of.end_day}")
     if check.problems:
@@ -137,5 +137,6 @@ def _shown(lines: Iterator[bytes], also: Lines) -> Iterator[bytes]:
         yield line
 
 
-def _day_before(day: str) -> str:
+def day_before(day: str) -> str:
+    """Return the last day of a period that ends before a day."""
     return (date.fromisoformat(day) - timedelta(days=1)).isoformat()

@@ -16,9 +16,15 @@ from typing import Any
 from ansible_collections.dbfleet.audit.plugins.module_utils._core import archive
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.archive import Manifest
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
+from ansible_collections.dbfleet.audit.plugins.module_utils._core.ledger_archive import ArchiveCheck
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.retention import DEFAULT
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.seal import ARCHIVE, Entry, Seal
-from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_file import Lines, check_file, read_manifest
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_file import (
+    Lines,
+    check_file,
+    day_before,
+    read_manifest,
+)
 from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_place import Place
 
 #: A partition, as the host describes it.
@@ -85,6 +91,20 @@ class Archives:
                 f"{self.place.url}/{manifest.file}: its rows are not of the seals that its manifest names, as after a "
                 "resync; move it and its manifest away, and the next run archives the partition anew"
             )
+
+    def require_empty(self, period: Period) -> None:
+        """Refuse to drop an empty period of whose days there are sealed rows that are in no archive.
+
+        Nobody could find out any more who has deleted them, nor would a hold on them keep anything.
+
+        :raises AuditError: naming what is missing.
+        """
+        entries = archive.without_others(self.ledger(), "")
+        check = ArchiveCheck(entries, entries)
+        check.finish(period["first_day"], day_before(period["end_day"]))
+        if check.problems:
+            more = f" (and {len(check.problems) - 1} more)" if len(check.problems) > 1 else ""
+            raise AuditError(f"has no rows, which is not what was sealed: {check.problems[0].detail}{more}")
 
     def unsaid(self, manifests: Sequence[Manifest]) -> dict[str, Any] | None:
         """Return what the ledger has to say of archives whose rows are about to leave the log, if it does not yet."""

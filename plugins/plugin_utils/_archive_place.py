@@ -7,11 +7,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import posixpath
 import re
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import IO, Any, ClassVar, Protocol, cast
@@ -20,8 +18,7 @@ from urllib.parse import urlsplit
 from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
-
-DIRECTORY_MODE, MODE = 0o750, 0o640
+from ansible_collections.dbfleet.audit.plugins.plugin_utils._archive_directory import Directory
 
 #: Bytes that are read or sent at once.
 CHUNK = 8 << 20
@@ -45,6 +42,9 @@ class Place(Protocol):
 
     #: What messages call it.
     url: str
+
+    #: Whether a rule of the storage may have deleted files whose time is over.
+    deletes: bool
 
     def writing(
         self, name: str, until: datetime | None, new: bool = False
@@ -72,6 +72,9 @@ class Place(Protocol):
 
         :raises AuditError: when it is locked; it is there then.
         """
+
+    def sweep(self, folder: str = "") -> None:
+        """Delete what writers that were killed have left, here or in a folder of it, once nobody can be writing it."""
 
     def keep(self, name: str, until: datetime | None) -> None:
         """See to it that no rule of the storage deletes a file; lengthen its lock, if it has one that ends before."""
@@ -137,86 +140,6 @@ def _objects(scheme: str) -> type[Objects]:
     return {"s3": S3, "s3a": S3, "abfs": Azure, "abfss": Azure, "az": Azure}.get(scheme, Objects)
 
 
-class Directory:
-    """A directory of the controller, mounted or not."""
-
-    def __init__(self, path: str) -> None:
-        self.url = path
-
-    @contextlib.contextmanager
-    def writing(self, name: str, until: datetime | None, new: bool = False) -> Iterator[IO[bytes]]:
-        del until
-        with self._explained():
-            os.makedirs(self.url, mode=DIRECTORY_MODE, exist_ok=True)
-            temporary = os.path.join(self.url, f".{name}.{secrets.token_hex(4)}.part")
-            try:
-                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE), "wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                self._publish(temporary, name, new)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                raise
-            self._sync()
-
-    @contextlib.contextmanager
-    def reading(self, name: str) -> Iterator[IO[bytes]]:
-        with open(os.path.join(self.url, name), "rb") as file:
-            yield file
-
-    def _publish(self, temporary: str, name: str, new: bool) -> None:
-        path = os.path.join(self.url, name)
-        if new:
-            # Not every file system that can be mounted has links.
-            with contextlib.suppress(PermissionError, NotImplementedError):
-                os.link(temporary, path)
-                os.unlink(temporary)
-                return
-            if os.path.exists(path):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        os.replace(temporary, path)
-
-    def sizes(self) -> dict[str, int]:
-        with contextlib.suppress(FileNotFoundError), self._explained():
-            found = sorted(os.scandir(self.url), key=lambda entry: entry.name)
-            return {entry.name: entry.stat().st_size for entry in found if not entry.name.startswith(".")}
-        return {}
-
-    def names(self) -> list[str]:
-        return list(self.sizes())
-
-    def require(self) -> None:
-        if not os.path.isdir(self.url):
-            raise AuditError(f"url: the directory {self.url} does not exist; create it, or is it not mounted?")
-
-    def delete(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError), self._explained():
-            os.unlink(os.path.join(self.url, name))
-            self._sync()
-
-    def keep(self, name: str, until: datetime | None) -> None:
-        # Nothing is deleted here by a rule.
-        pass
-
-    def _sync(self) -> None:
-        handle = os.open(self.url, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise AuditError(f"the archive {self.url} on the controller: {error.strerror or error}") from error
-
-
 class Objects:
     """A folder of object storage, through fsspec. Subclasses know what is special about one.
 
@@ -232,6 +155,7 @@ class Objects:
     def __init__(self, url: str, storage: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         self.url = url.rstrip("/")
         self._storage = storage
+        self.deletes = bool(storage.get("lifecycle"))
         self._options = options
         self._errors: tuple[type[Exception], ...] = (OSError,)
         try:
@@ -301,6 +225,10 @@ class Objects:
 
     def keep(self, name: str, until: datetime | None) -> None:
         # Nothing is deleted here by a rule.
+        pass
+
+    def sweep(self, folder: str = "") -> None:
+        # What was sent of a file that was never whole has no name; the storage deletes it, by a rule of its own.
         pass
 
     def _prepared(self, until: datetime | None) -> dict[str, Any]:

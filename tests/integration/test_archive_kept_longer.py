@@ -1,6 +1,6 @@
 # Copyright: dbfleet.audit contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""An age that is lengthened after archives were written: they stay for as long as it says now."""
+"""What lengthens the time of archives that were written before, an age or a hold: until then they have to be there."""
 
 from __future__ import annotations
 
@@ -61,3 +61,45 @@ def test_locks_of_the_storage_are_lengthened_and_no_rule_deletes(
         manifest = f"a/{SERVER}/{log.name}/{period(5)}.manifest.json"
         said = json.loads(s3.client.get_object(Bucket=bucket, Key=manifest)["Body"].read())
         assert said["expires"] == one_year.isoformat()
+
+
+SHORT: dict[str, t.Any] = {"retention": {"default": {"archive": "4mo"}}}
+LONGER: list[dict[str, t.Any]] = [
+    {**SHORT, "holds": [{"reason": "case 4711", "changed_by": "nobody"}]},
+    {"retention": {"default": {"archive": "10y"}}},
+    {"retention": {}},
+]
+
+
+def test_an_archive_that_somebody_has_deleted_is_missing(log: Database, archiver: Archiver) -> None:
+    add_old(log, 5)
+    add_old(log, 4)
+    archiver.run(**SHORT)
+    assert archiver.manifest(period(5))["expires"] == months_ago(0).isoformat()
+    for path in archiver.place.glob(f"{period(5)}.*"):
+        path.unlink()
+    # No rule deletes anything from a directory, so it is missing whatever its age.
+    for options in (*LONGER, SHORT):
+        done = archiver.run(**options)
+        assert (done["missing"], done["expired"], done["failed"]) == ([period(5)], [], True)
+
+
+def test_an_archive_that_a_rule_may_have_deleted_has_expired_unless_a_hold_or_an_age_keeps_it(
+    log: Database, archiver: Archiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with moto() as s3:
+        for name, value in s3.environment().items():
+            monkeypatch.setenv(name, value)
+        bucket = s3.bucket()
+        storage: dict[str, t.Any] = {"url": f"s3://{bucket}/a", "storage": {"lifecycle": True}}
+        add_old(log, 5)
+        add_old(log, 4)
+        archiver.run(**SHORT, **storage)
+        for key in [key for key in s3.keys(bucket) if period(5) in key]:
+            s3.client.delete_object(Bucket=bucket, Key=key)
+        for options in LONGER:
+            done = archiver.run(**options, **storage)
+            assert (done["missing"], done["expired"], done["failed"]) == ([period(5)], [], True)
+        done = archiver.run(**SHORT, **storage)
+        assert (done["missing"], done["expired"], done.get("failed")) == ([], [period(5)], None)
+        assert not archiver.run(**SHORT, **storage)["changed"]

@@ -123,6 +123,29 @@ def test_an_archive_that_has_more_rows_than_the_log_is_not_written_over(log: Dat
     assert period(5) in partitions(log)
 
 
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_period_that_somebody_has_emptied_is_not_dropped(log: Database, archiver: Archiver, copied: bool) -> None:
+    add_old(log, 5)
+    if copied:
+        archiver.run(drop=False)
+    else:
+        archiver.seal()
+    tamper(log, 5, "DELETE FROM {table}")
+    held = [{"reason": "case 4711", "table": "public.item"}]
+    for check_mode in (True, False):
+        said = archiver.refused(holds=held, _check_mode=check_mode)
+        assert f"{period(5)}: has no rows, which is not what was sealed: seal " in said
+        assert "rows that were sealed are missing (5): " in said
+    # What has no rows because there were none is dropped.
+    assert set(partitions(log)) & {period(ago) for ago in (6, 5, 4)} == {period(5)}
+    assert "deleted_row" in [problem[0] for problem in archiver.problems()]
+    # What the key's holder has accepted is meant to be so.
+    log.execute(f"ALTER TABLE audit.{period(5)} ENABLE TRIGGER USER")
+    archiver.seal(resync="erasure 2026-17")
+    assert archiver.run()["dropped"] == [period(5)]
+    assert archiver.problems() == []
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -247,6 +270,39 @@ def test_a_manifest_that_is_gone_keeps_its_partition_in_the_log(
     monkeypatch.undo()
     archiver.meanwhile = None
     assert archiver.run()["dropped"] == [period(5)]
+
+
+def test_a_file_that_is_gone_keeps_its_partition_in_the_log(log: Database, archiver: Archiver) -> None:
+    add_old(log, 5)
+    archiver.run(drop=False)
+    path = archiver.place / f"{period(5)}.jsonl.gz"
+
+    def meanwhile() -> None:
+        if archiver.calls[-1]["step"].get("entry"):
+            path.unlink()
+
+    archiver.meanwhile = meanwhile
+    assert f"{path} is missing or has changed; nothing was dropped" in archiver.refused()
+    assert period(5) in partitions(log)
+
+
+def test_what_another_run_has_archived_meanwhile_is_no_leftover(
+    log: Database, archiver: Archiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_old(log, 5)
+    archiver.run(drop=False)
+    checked, its_file = _archive_known.check_file, archiver.place / f"{period(5)}.0a1b2c3d.jsonl.gz"
+    manifest = archiver.place / f"{period(5)}.manifest.json"
+
+    def check_file(*given: t.Any) -> t.Any:
+        its_file.write_bytes(b"of another controller")
+        manifest.write_text(json.dumps({**archiver.manifest(period(5)), "file": its_file.name}))
+        return checked(*given)
+
+    monkeypatch.setattr(_archive_known, "check_file", check_file)
+    assert f"the manifest {archiver.place}/{period(5)} is missing or has changed" in archiver.refused()
+    assert its_file.exists()
+    assert period(5) in partitions(log)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import typing as t
 
 import psycopg2.errors
 import pytest
+import running
 from archiving import Archiver, add_old, months_ago, period
-from databases import Database
+from databases import Database, connect, fetch, unique
+from local_postgresql import LocalPostgresql
 
 from ansible_collections.dbfleet.audit.plugins.module_utils._core.errors import AuditError
 
@@ -100,6 +103,33 @@ def test_a_table_that_is_not_ours_stays_as_it_is(log: Database, archiver: Archiv
         archiver.restore(period(5), table="audit_log_x")
     with pytest.raises(AuditError, match="the table looking has other rows: "):
         archiver.restore(period(4), table="looking")
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_bytes_come_back_in_a_database_of_any_encoding(
+    pg: LocalPostgresql, tmp_path: pathlib.Path, encoding: str
+) -> None:
+    name = unique("encoded")
+    with contextlib.closing(connect(pg, "postgres")) as connection:
+        fetch(connection, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
+    log = Database(pg, name, template=None)
+    try:
+        running.run_module("postgresql_audit_trail", **log.login)
+        log.execute("CALL audit.maintain_partitions(%s)", months_ago(6))
+        # No UTF-8, and what COPY and JSON write otherwise.
+        there = f"convert_from('\\x4772fc6e5c0922', '{encoding}')"
+        log.execute(
+            "INSERT INTO audit.audit_log_data (changed_at, transaction_id, action, record_id, new_values, changed_by, "
+            f"db_user) SELECT '{months_ago(5)}', '1', 'INSERT', t, jsonb_build_object('a', t), t, 'u' FROM {there} AS t"
+        )
+        rows = "SELECT md5(string_agg(r::text, '' ORDER BY id)) FROM audit.{} AS r"
+        before = log.value(rows.format(period(5)))
+        archiver = Archiver(log, tmp_path)
+        archiver.run()
+        assert archiver.restore(period(5))["rows"] == 1
+        assert log.value(rows.format(f"restored_{period(5)}")) == before
+    finally:
+        log.drop()
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,23 @@ def test_the_longest_of_all_categories_counts(categories: list[str | None], data
     assert (ages.archive and ages.archive.text) == archive
 
 
+@pytest.mark.parametrize(
+    ("retention", "today", "over"),
+    [
+        (GIVEN, "2026-03-31", False),
+        (GIVEN, "2026-04-01", True),
+        ({"default": {"archive": "2y"}, "hipaa": "6y"}, "2027-12-31", False),
+        ({"default": {"archive": "2y"}, "hipaa": "6y"}, "2028-01-01", True),
+        ({"forever": {"database": "2y"}}, "2200-01-01", False),
+        ({}, "2200-01-01", False),
+    ],
+)
+def test_an_archive_of_any_category_may_be_over_when_the_shortest_age_is(
+    retention: dict[str, t.Any], today: str, over: bool
+) -> None:
+    assert Retention("13mo", retention).may_be_over("2026-01-01", day(today)) is over
+
+
 def test_rows_without_a_category_have_one_called_default() -> None:
     ages = Retention("13mo", {"default": {"archive": "2y"}, "hipaa": "6y"}).of([None, "hipaa"])
     assert (ages.database.text, ages.archive and ages.archive.text) == ("13mo", "6y")

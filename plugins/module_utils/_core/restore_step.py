@@ -81,7 +81,7 @@ def _begin(step: Mapping[str, Any], store: RestoreStore) -> None:
 
 
 def _load(step: Mapping[str, Any], store: RestoreStore) -> None:
-    lines = gzip.decompress(base64.b64decode(step["data"])).decode().split("\n")[:-1]
+    lines = gzip.decompress(base64.b64decode(step["data"])).decode(errors="surrogateescape").split("\n")[:-1]
     different = store.load(step["table"], lines)
     if different:
         raise AuditError(f"{different} rows are not what they were in the archive once this server has them")

@@ -116,6 +116,12 @@ class Retention:
         """Return all ages in the database: a period that none of them has passed need not be looked at."""
         return [ages.database for ages in (self._usual, *self._ages.values())]
 
+    def may_be_over(self, end_day: str, today: date) -> bool:
+        """Tell whether there is a category whose archives of a period that ended on a day are to be gone by today."""
+        end = date.fromisoformat(end_day)
+        kept = [ages.archive for ages in (self._usual, *self._ages.values()) if ages.archive]
+        return any(age.after(end) <= today for age in kept)
+
     def of(self, categories: Iterable[str | None], end: date = _REFERENCE) -> Ages:
         """Return the ages of rows that lie together: the longest of each counts for all of them.
 

@@ -44,7 +44,7 @@ $dbfleet$
 """
 
 _LINES = "CREATE TEMPORARY TABLE IF NOT EXISTS line (text text) ON COMMIT DELETE ROWS"
-_COPY = "COPY line (text) FROM STDIN"
+_COPY = "COPY line (text) FROM STDIN (ENCODING '{encoding}')"
 
 # By hand and not by jsonb_populate_record(), which takes a JSON null for no value.
 _INSERT = """
@@ -97,7 +97,9 @@ class RestoreStore:
         self._execute(_LINES, table)
         with self.session.connection.cursor() as cursor:
             escaped = "".join(line.replace("\\", "\\\\") + "\n" for line in lines)
-            cursor.copy_expert(_COPY, io.StringIO(escaped))
+            plain = self.session.connection.get_parameter_status("server_encoding") == "SQL_ASCII"
+            copy = _COPY.format(encoding="SQL_ASCII" if plain else "UTF8")
+            cursor.copy_expert(copy, io.BytesIO(escaped.encode(errors="surrogateescape")))
         self._execute(_INSERT, table)
         different = self.session.one(
             sql(_DIFFERENT, table=Identifier.of(self.schema, table), text=canonical("r")).render(self.session)
